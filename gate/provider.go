@@ -1,0 +1,98 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/openworkload/skyport"
+)
+
+// Provider speaks to the sites of one kind: one cloud, one virtualisation, this
+// machine. It is what a gate writer implements; [Exercise] in package gatetest
+// checks an implementation.
+//
+// All methods may be called at the same time from many goroutines. An error is
+// taken for passing and the call is tried again with backoff, unless it matches
+// [ErrPermanent] or [ErrNotFound]. No method waits for slow work: Create and
+// Delete start it, Status tells how far it is. A provider keeps nothing in
+// memory that it could not read back from its site after a kill.
+type Provider interface {
+	// Kind is the kind of the provider's sites, such as "local" or "azure".
+	Kind() string
+
+	// Sites lists the sites. It may answer from memory.
+	Sites(ctx context.Context) ([]skyport.Site, error)
+	// Flavors lists what nodes the site offers, with prices.
+	Flavors(ctx context.Context, site string) ([]skyport.Flavor, error)
+	// Images lists what nodes can boot and, where known, what jobs can run in.
+	Images(ctx context.Context, site string) ([]skyport.Image, error)
+
+	// Create starts the creation of a partition under the id that core chose.
+	// Called again with the same id it changes nothing and returns nil, even
+	// while a first call is under way or after the partition has failed. It
+	// returns an error matching ErrPermanent when trying again cannot help
+	// (no quota, no such flavor); nothing is left at the site then.
+	Create(ctx context.Context, spec PartitionSpec) error
+	// Status tells how far a partition is. ErrNotFound means that nothing of
+	// it is at the site (any more): only then a deletion is complete.
+	Status(ctx context.Context, site string, id skyport.PartitionID) (PartitionStatus, error)
+	// List tells all partitions at the site that carry the owner's tag;
+	// an empty owner means those of every owner that this gate made.
+	List(ctx context.Context, site, owner string) ([]PartitionStatus, error)
+	// Extend moves the end of the lease. The site's own end of life, where
+	// there is one, moves with it.
+	Extend(ctx context.Context, site string, id skyport.PartitionID, until time.Time) error
+	// Delete starts the removal of all that belongs to the partition,
+	// whatever its state. Deleting what is not there is no error.
+	Delete(ctx context.Context, site string, id skyport.PartitionID) error
+}
+
+// Watcher is implemented by providers that can tell of changes at once. The
+// service's long poll uses it in place of asking Status again and again.
+type Watcher interface {
+	// Changed returns a channel that is closed at the next change of any
+	// partition of the provider. Take the channel first, then ask Status.
+	Changed() <-chan struct{}
+}
+
+// ErrPermanent marks errors that trying again cannot mend.
+var ErrPermanent = errors.New("permanent")
+
+// ErrNotFound means that the site has nothing of that id.
+var ErrNotFound = errors.New("not found")
+
+// PartitionSpec is what core asks for. Everything in it was chosen by core, so
+// that the same call can be made again.
+type PartitionSpec struct {
+	ID     skyport.PartitionID `json:"id" format:"uuid" doc:"Chosen by core; becomes part of every name at the site"`
+	Owner  string              `json:"owner" doc:"Tag of the core that asks; removal sweeps go by it"`
+	Site   string              `json:"site"`
+	Flavor string              `json:"flavor" doc:"Name of the flavor"`
+	Image  string              `json:"image,omitempty" doc:"Name of the cloud image; empty: the site's default"`
+	Nodes  []string            `json:"nodes" minItems:"1" doc:"Names of the nodes, main first"`
+	Lease  time.Time           `json:"lease" doc:"Past this moment the gate removes the partition unless it was extended"`
+}
+
+// PartitionStatus is what a site has of a partition.
+type PartitionStatus struct {
+	ID      skyport.PartitionID `json:"id" format:"uuid"`
+	Owner   string              `json:"owner"`
+	Site    string              `json:"site"`
+	State   State               `json:"state" enum:"creating,booting,up,failed,deleting"`
+	Details string              `json:"details,omitempty" doc:"What is going on or what went wrong, for people"`
+	Nodes   []skyport.Node      `json:"nodes" doc:"The nodes, main first; addresses and endpoints as far as they are known"`
+	Lease   time.Time           `json:"lease"`
+	Created time.Time           `json:"created"`
+}
+
+// State is how far a partition is at its site.
+type State string
+
+const (
+	StateCreating State = "creating" // resources are being made
+	StateBooting  State = "booting"  // all nodes exist, not all can be dialled yet
+	StateUp       State = "up"       // every node has an address and an endpoint
+	StateFailed   State = "failed"   // it will not become or stay up; delete it
+	StateDeleting State = "deleting" // removal is under way
+)

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/transfer"
+)
+
+// User is who calls, as the certificate says.
+type User struct {
+	ID   skyport.UserID
+	Name string
+}
+
+// Backend is all that the API needs of core. Every method answers from the
+// store or from memory: none waits for a gate, a node or a transfer. Errors
+// carry a [skyport.Code]. Methods that take a job id do not check the owner:
+// the API does, with the job that it has read.
+type Backend interface {
+	// Submit accepts all submissions or none: when it returns, they are
+	// durable. With a key, the same call again returns the same jobs; the same
+	// key with another body is CodeKeyReused.
+	Submit(ctx context.Context, caller User, key string, subs []Submission) ([]skyport.Job, error)
+	// Plan says what Submit would do now, without doing it.
+	Plan(ctx context.Context, caller User, sub Submission) (Plan, error)
+
+	Job(ctx context.Context, id skyport.JobID) (skyport.Job, error)
+	Jobs(ctx context.Context, q JobQuery) (JobPage, error)
+	Script(ctx context.Context, id skyport.JobID) ([]byte, error)
+	Attempts(ctx context.Context, id skyport.JobID) ([]skyport.Attempt, error)
+	Timeline(ctx context.Context, id skyport.JobID) ([]skyport.Step, error)
+	Metrics(ctx context.Context, id skyport.JobID) (Metrics, error)
+
+	// Cancel moves the job to C at once; what runs is stopped behind it.
+	// Canceling a job that has ended is CodeConflict.
+	Cancel(ctx context.Context, id skyport.JobID) error
+	// Requeue moves the job to Q at once, from any state, as a new attempt.
+	Requeue(ctx context.Context, id skyport.JobID) error
+	// Purge cancels the jobs, removes what they have and forgets them.
+	Purge(ctx context.Context, ids []skyport.JobID) error
+
+	// Events returns stored events after q.After, oldest first, at most q.Limit.
+	Events(ctx context.Context, q EventQuery) ([]skyport.Event, error)
+	// Subscribe sends every event that matches q and happens from now on, live
+	// progress included. A reader that falls behind loses its channel (it is
+	// closed) and must resume with Events. Stop must be called.
+	Subscribe(q EventQuery) (events <-chan skyport.Event, stop func())
+
+	// Log opens what core has of a log. CodeNotFound: there is nothing yet.
+	Log(ctx context.Context, id skyport.JobID, attempt int, stream LogStream) (Log, error)
+
+	// Results opens the outputs that arrived; CodeNotFound before.
+	Results(ctx context.Context, id skyport.JobID) (Results, error)
+	// Staging is where a user's inputs are kept until jobs need them.
+	Staging(user skyport.UserID) (*transfer.Depot, error)
+
+	Sites(ctx context.Context) ([]skyport.Site, error)
+	Flavors(ctx context.Context) ([]skyport.Flavor, error)
+	Images(ctx context.Context) ([]skyport.Image, error)
+	Accounts(ctx context.Context) ([]skyport.Account, error)
+	Partitions(ctx context.Context, all bool) ([]skyport.Partition, error)
+
+	// Sweep compares the sites with the store and removes what the store does
+	// not know; dry only tells.
+	Sweep(ctx context.Context, dry bool) ([]Orphan, error)
+	// Ready says why core cannot work properly now, or nil.
+	Ready(ctx context.Context) error
+}
+
+// Submission is one job to be.
+type Submission struct {
+	Script     []byte
+	Directives []Directive // override those of the script
+	Inputs     []skyport.StagedInput
+	// ReadPaths allows input paths of core's own machine: the API sets it for
+	// scripts posted to /user/job; core still refuses unless it runs as the caller.
+	ReadPaths bool
+	// Address is where the submission came from, for out ports.
+	Address string
+}
+
+// Directive is a keyword with its argument, as a line of the script would say it.
+type Directive struct {
+	Keyword string `json:"keyword"`
+	Value   string `json:"value"`
+}
+
+// Plan is the normalised job and where it would go now.
+type Plan struct {
+	Request   skyport.Request     `json:"request"`
+	Site      string              `json:"site,omitempty"`
+	Flavor    string              `json:"flavor,omitempty"`
+	Nodes     int                 `json:"nodes"`
+	Price     float64             `json:"price" doc:"Per hour, all nodes"`
+	Partition skyport.PartitionID `json:"partition,omitempty" doc:"Set when a partition that exists would be used"`
+	Reason    string              `json:"reason,omitempty" doc:"Why the job would wait, when it would"`
+}
+
+// JobQuery selects jobs. The zero value of a field does not restrict.
+type JobQuery struct {
+	Owner     skyport.UserID
+	States    []skyport.JobState
+	Account   string
+	Site      string
+	Name      string // substring of the name
+	Partition skyport.PartitionID
+	Ascending bool // oldest first; default newest first
+	Limit     int
+	Cursor    string // JobPage.Next of the page before
+}
+
+// JobPage is one page of a list.
+type JobPage struct {
+	Jobs []skyport.Job
+	Next string // empty on the last page
+}
+
+// EventQuery selects events.
+type EventQuery struct {
+	Owner skyport.UserID
+	Job   skyport.JobID
+	After int64
+	Limit int
+}
+
+// LogStream names a log of a job.
+type LogStream string
+
+const (
+	Stdout LogStream = "stdout"
+	Stderr LogStream = "stderr"
+)
+
+// Log is what core has of a log. The file grows while the job runs.
+type Log interface {
+	io.ReaderAt
+	io.Closer
+	// Size tells the size now, whether more may come, and a channel that is
+	// closed when either changes.
+	Size() (size int64, more bool, changed <-chan struct{})
+}
+
+// Results are the outputs of a job, as a source of a transfer.
+type Results interface {
+	transfer.Source
+	Missing() []string
+}
+
+// Metrics sum up what the job used. Nil pointers mean: no samples.
+type Metrics struct {
+	CPUPercent *AvgMax
+	MemBytes   *AvgMax
+	GPUPercent *AvgMax
+	GPUBytes   *AvgMax
+}
+
+// AvgMax is an average and a maximum.
+type AvgMax struct {
+	Avg float64 `json:"avg"`
+	Max float64 `json:"max"`
+}
+
+// Orphan is something at a site that the store does not know, or that should
+// be gone and is not.
+type Orphan struct {
+	Site      string              `json:"site"`
+	Partition skyport.PartitionID `json:"partition"`
+	Name      string              `json:"name"`
+	Since     time.Time           `json:"since"`
+	Removed   bool                `json:"removed" doc:"Its removal was asked for"`
+}
