@@ -1,0 +1,31 @@
+package skyport
+
+import "time"
+
+// Directive is a keyword with its argument, as a line of the script would say it.
+type Directive struct {
+	Keyword string `json:"keyword" doc:"Word of the directive, such as flavor"`
+	Value   string `json:"value" doc:"Its argument"`
+}
+
+// Plan is what core would do with a submission now: the normalised request
+// and the place it would go to.
+type Plan struct {
+	Request   Request     `json:"request"`
+	Site      string      `json:"site,omitempty"`
+	Flavor    string      `json:"flavor,omitempty"`
+	Nodes     int         `json:"nodes"`
+	Price     float64     `json:"price" doc:"Per hour, all nodes"`
+	Partition PartitionID `json:"partition,omitempty" doc:"Set when a partition that exists would be used"`
+	Reason    string      `json:"reason,omitempty" doc:"Why the job would wait, when it would"`
+}
+
+// Orphan is something at a site that the store does not know, or that should
+// be gone and is not.
+type Orphan struct {
+	Site      string      `json:"site"`
+	Partition PartitionID `json:"partition"`
+	Name      string      `json:"name"`
+	Since     time.Time      `json:"since"`
+	Removed   bool        `json:"removed" doc:"Its removal was asked for"`
+}
