@@ -1,0 +1,2 @@
+// Package transfer moves trees of files between two ends over HTTP.
+package transfer
