@@ -3,17 +3,35 @@ package api
 import (
 	"context"
 	"io"
-	"time"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/transfer"
 )
 
-// User is who calls, as the certificate says.
-type User struct {
-	ID   skyport.UserID
-	Name string
-}
+// The words that core and terminals share; see package skyport.
+type (
+	// User is who calls, as the certificate says.
+	User = skyport.User
+	// Directive is a keyword with its argument, as a line of the script would say it.
+	Directive = skyport.Directive
+	// Plan is the normalised job and where it would go now.
+	Plan = skyport.Plan
+	// LogStream names a log of a job.
+	LogStream = skyport.LogStream
+	// Metrics sum up what the job used.
+	Metrics = skyport.Metrics
+	// AvgMax is an average and a maximum.
+	AvgMax = skyport.AvgMax
+	// Orphan is something at a site that the store does not know, or that
+	// should be gone and is not.
+	Orphan = skyport.Orphan
+)
+
+// The logs of a job.
+const (
+	Stdout = skyport.Stdout
+	Stderr = skyport.Stderr
+)
 
 // Backend is all that the API needs of core. Every method answers from the
 // store or from memory: none waits for a gate, a node or a transfer. Errors
@@ -82,23 +100,6 @@ type Submission struct {
 	Address string
 }
 
-// Directive is a keyword with its argument, as a line of the script would say it.
-type Directive struct {
-	Keyword string `json:"keyword"`
-	Value   string `json:"value"`
-}
-
-// Plan is the normalised job and where it would go now.
-type Plan struct {
-	Request   skyport.Request     `json:"request"`
-	Site      string              `json:"site,omitempty"`
-	Flavor    string              `json:"flavor,omitempty"`
-	Nodes     int                 `json:"nodes"`
-	Price     float64             `json:"price" doc:"Per hour, all nodes"`
-	Partition skyport.PartitionID `json:"partition,omitempty" doc:"Set when a partition that exists would be used"`
-	Reason    string              `json:"reason,omitempty" doc:"Why the job would wait, when it would"`
-}
-
 // JobQuery selects jobs. The zero value of a field does not restrict.
 type JobQuery struct {
 	Owner     skyport.UserID
@@ -126,14 +127,6 @@ type EventQuery struct {
 	Limit int
 }
 
-// LogStream names a log of a job.
-type LogStream string
-
-const (
-	Stdout LogStream = "stdout"
-	Stderr LogStream = "stderr"
-)
-
 // Log is what core has of a log. The file grows while the job runs.
 type Log interface {
 	io.ReaderAt
@@ -147,28 +140,4 @@ type Log interface {
 type Results interface {
 	transfer.Source
 	Missing() []string
-}
-
-// Metrics sum up what the job used. Nil pointers mean: no samples.
-type Metrics struct {
-	CPUPercent *AvgMax
-	MemBytes   *AvgMax
-	GPUPercent *AvgMax
-	GPUBytes   *AvgMax
-}
-
-// AvgMax is an average and a maximum.
-type AvgMax struct {
-	Avg float64 `json:"avg"`
-	Max float64 `json:"max"`
-}
-
-// Orphan is something at a site that the store does not know, or that should
-// be gone and is not.
-type Orphan struct {
-	Site      string              `json:"site"`
-	Partition skyport.PartitionID `json:"partition"`
-	Name      string              `json:"name"`
-	Since     time.Time           `json:"since"`
-	Removed   bool                `json:"removed" doc:"Its removal was asked for"`
 }
