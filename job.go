@@ -108,6 +108,10 @@ type Job struct {
 	Warnings    []string      `json:"warnings,omitempty" doc:"What went less than well, such as a missing output"`
 	ResultBytes Bytes         `json:"result_bytes,omitempty" doc:"Size of the outputs that arrived"`
 	Inputs      []StagedInput `json:"inputs,omitempty" doc:"Inputs that were staged to core"`
+	Retried     int           `json:"retried,omitempty" doc:"New attempts made since the last requeue because a node or a site failed"`
+	NotBefore   time.Time     `json:"not_before,omitzero" doc:"Is not placed before this moment, after a failure"`
+	Origin      string        `json:"origin,omitempty" doc:"Address that the job was submitted from; out ports lead there"`
+	Purged      bool          `json:"-"` // to be forgotten as soon as nothing of it is left
 
 	SubmitTime time.Time `json:"submit_time" doc:"When the job was accepted"`
 	StartTime  time.Time `json:"start_time,omitzero" doc:"When the script of the current attempt started"`
@@ -149,9 +153,21 @@ type Attempt struct {
 	ExitCode  int         `json:"exit_code"`
 	Signal    int         `json:"signal"`
 	Outcome   string      `json:"outcome,omitempty" doc:"Why the attempt ended, when not by its script"`
+	Usage     Usage       `json:"usage" doc:"What its processes used"`
 	Created   time.Time   `json:"created"`
 	Started   time.Time   `json:"started,omitzero"`
 	Ended     time.Time   `json:"ended,omitzero"`
+}
+
+// Usage sums up the samples of what a run's processes used: average and
+// highest. Without samples (Count 0) the rest means nothing.
+type Usage struct {
+	Count      int     `json:"count" doc:"Number of samples"`
+	CPUAvg     float64 `json:"cpu_avg" doc:"Percent of one cpu"`
+	CPUMax     float64 `json:"cpu_max" doc:"Percent of one cpu"`
+	MemoryAvg  Bytes   `json:"memory_avg"`
+	MemoryMax  Bytes   `json:"memory_max"`
+	CPUSeconds float64 `json:"cpu_seconds" doc:"CPU time used in all"`
 }
 
 // Phase is how far an attempt has come. It only ever grows.

@@ -8,10 +8,10 @@ import (
 
 // Info says who a worker is.
 type Info struct {
-	Version string `json:"version" doc:"Build version of the worker"`
-	Node    string `json:"node" doc:"Name of the node"`
-	BootID  string `json:"boot_id" doc:"Changes when the node boots: runs started before are lost"`
-	PID     int    `json:"pid"`
+	Version string    `json:"version" doc:"Build version of the worker"`
+	Node    string    `json:"node" doc:"Name of the node"`
+	BootID  string    `json:"boot_id" doc:"Changes when the node boots: runs started before are lost"`
+	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 }
 
@@ -78,16 +78,8 @@ type PortStatus struct {
 	Address string `json:"address,omitempty"`
 }
 
-// Usage sums up the samples of a run: average and highest. Count is the number
-// of samples; without samples the rest means nothing.
-type Usage struct {
-	Count      int           `json:"count"`
-	CPUAvg     float64       `json:"cpu_avg" doc:"Percent of one cpu"`
-	CPUMax     float64       `json:"cpu_max" doc:"Percent of one cpu"`
-	MemoryAvg  skyport.Bytes `json:"memory_avg"`
-	MemoryMax  skyport.Bytes `json:"memory_max"`
-	CPUSeconds float64       `json:"cpu_seconds" doc:"CPU time used in all"`
-}
+// Usage sums up the samples of a run.
+type Usage = skyport.Usage
 
 // Sample is one measurement of a run's process tree, over Seconds.
 type Sample struct {
