@@ -1,0 +1,102 @@
+package jobscript
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/openworkload/skyport"
+)
+
+// Errors is everything that is wrong with a script, in the order in which it
+// was found; never empty when returned. errors.As finds the first.
+//
+// Line and Column of each are 1-based and 0 for an override, whose message
+// begins with its flag instead. A column counts characters (Unicode code
+// points; a tab is one, and so is a byte that is not UTF-8).
+type Errors []*skyport.Error
+
+// maxErrors is how many are collected: nobody reads more, and a hostile script
+// of millions of wrong lines must not cost more memory than a right one.
+const maxErrors = 20
+
+// Error returns the messages, one a line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the errors one by one.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
+	}
+	return errs
+}
+
+func (p *parser) add(err *skyport.Error) {
+	if len(p.errs) < maxErrors {
+		p.errs = append(p.errs, err)
+	}
+}
+
+// errorAt makes an error at a place of the script.
+func (p *parser) errorAt(line, column int, format string, args ...any) *skyport.Error {
+	err := skyport.Errorf(skyport.CodeInvalidScript, "%s:%d:%d: "+format, append([]any{p.file, line, column}, args...)...)
+	err.Line, err.Column = line, column
+	return err
+}
+
+// value is what follows a keyword in the script or in an override, and where.
+type value struct {
+	p     *parser
+	row   *row
+	word  string // the keyword as it was spelled
+	text  string // without blanks at its ends
+	whole string // the line that text is a part of
+	at    int    // offset of text in whole
+	line  int    // number of the line; 0 for an override
+}
+
+// override says whether the value is not the script's own.
+func (v value) override() bool { return v.line == 0 }
+
+// fail reports an error at an offset of the value's text. An empty hint shows
+// the example of the directive.
+func (v value) fail(offset int, hint, format string, args ...any) {
+	args = append([]any{v.word}, args...)
+	var err *skyport.Error
+	if v.override() {
+		err = skyport.Errorf(skyport.CodeInvalidScript, "--%s: "+format, args...)
+	} else {
+		err = v.p.errorAt(v.line, column(v.whole[:v.at+offset]), "%s: "+format, args...)
+	}
+	if hint == "" {
+		hint = "for example: " + v.row.example(v.override())
+	}
+	v.p.add(err.WithHint("%s", hint))
+}
+
+// refuse reports that a part of the value, at an offset of its text, is not
+// what the directive takes.
+func (v value) refuse(offset int, part, format string, args ...any) {
+	v.fail(offset, "", "expected %s, not %q", fmt.Sprintf(format, args...), skyport.Abbreviate(part, 60))
+}
+
+// claim notes that this value says name in the list of its directive, and
+// reports an error when the list has it already.
+func (v value) claim(name string, offset int, what, hint string) bool {
+	first, said := v.p.claim(claim{v.row, name}, v.line)
+	switch {
+	case !said:
+		return true
+	case first == 0:
+		v.fail(offset, hint, "%s is there twice", what)
+	default:
+		v.fail(offset, hint, "%s is there already, on line %d", what, first)
+	}
+	return false
+}
