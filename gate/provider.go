@@ -2,7 +2,11 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -15,8 +19,10 @@ import (
 // All methods may be called at the same time from many goroutines. An error is
 // taken for passing and the call is tried again with backoff, unless it matches
 // [ErrPermanent] or [ErrNotFound]. No method waits for slow work: Create and
-// Delete start it, Status tells how far it is. A provider keeps nothing in
-// memory that it could not read back from its site after a kill.
+// Delete start it, Status tells how far it is. Every method returns soon after
+// its context has ended. A provider keeps nothing in memory that it could not
+// read back from its site after a kill. Names of sites are unique over all
+// providers of a gate. An error may carry a [skyport.Code]; it reaches core.
 type Provider interface {
 	// Kind is the kind of the provider's sites, such as "local" or "azure".
 	Kind() string
@@ -29,10 +35,14 @@ type Provider interface {
 	Images(ctx context.Context, site string) ([]skyport.Image, error)
 
 	// Create starts the creation of a partition under the id that core chose.
-	// Called again with the same id it changes nothing and returns nil, even
-	// while a first call is under way or after the partition has failed. It
-	// returns an error matching ErrPermanent when trying again cannot help
-	// (no quota, no such flavor); nothing is left at the site then.
+	// Called again with the same spec it changes nothing and returns nil, even
+	// while a first call is under way or after the partition has failed. With
+	// another spec under the id of a partition that exists (compare
+	// [PartitionSpec.Fingerprint]) it changes nothing and returns an error
+	// matching ErrConflict. While a deletion of the id is under way the error
+	// is a passing one. It returns an error matching ErrPermanent when trying
+	// again cannot help (no quota, no such flavor); nothing is left at the
+	// site then.
 	Create(ctx context.Context, spec PartitionSpec) error
 	// Status tells how far a partition is. ErrNotFound means that nothing of
 	// it is at the site (any more): only then a deletion is complete.
@@ -41,7 +51,7 @@ type Provider interface {
 	// an empty owner means those of every owner that this gate made.
 	List(ctx context.Context, site, owner string) ([]PartitionStatus, error)
 	// Extend moves the end of the lease. The site's own end of life, where
-	// there is one, moves with it.
+	// there is one, moves with it. ErrNotFound when there is no partition.
 	Extend(ctx context.Context, site string, id skyport.PartitionID, until time.Time) error
 	// Delete starts the removal of all that belongs to the partition,
 	// whatever its state. Deleting what is not there is no error.
@@ -62,6 +72,10 @@ var ErrPermanent = errors.New("permanent")
 // ErrNotFound means that the site has nothing of that id.
 var ErrNotFound = errors.New("not found")
 
+// ErrConflict means that a partition of that id exists and was asked for with
+// another spec. It matches ErrPermanent too.
+var ErrConflict = fmt.Errorf("the id belongs to a partition with another spec: %w", ErrPermanent)
+
 // PartitionSpec is what core asks for. Everything in it was chosen by core, so
 // that the same call can be made again.
 type PartitionSpec struct {
@@ -72,6 +86,19 @@ type PartitionSpec struct {
 	Image  string              `json:"image,omitempty" doc:"Name of the cloud image; empty: the site's default"`
 	Nodes  []string            `json:"nodes" minItems:"1" doc:"Names of the nodes, main first"`
 	Lease  time.Time           `json:"lease" doc:"Past this moment the gate removes the partition unless it was extended"`
+}
+
+// Fingerprint is a short name of what is asked for: equal specs have equal
+// fingerprints. The lease is left out, it moves. A provider that cannot keep
+// the spec at its site keeps the fingerprint, in a tag for instance.
+func (s PartitionSpec) Fingerprint() string {
+	s.Lease = time.Time{}
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic("gate: a spec of strings and a time cannot fail to marshal: " + err.Error())
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
 }
 
 // PartitionStatus is what a site has of a partition.
