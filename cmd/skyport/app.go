@@ -2,11 +2,19 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/client"
+	"github.com/openworkload/skyport/internal/pki"
+	"github.com/openworkload/skyport/internal/spool"
 )
 
 // app is what all commands share: the streams, the flags that every command
@@ -32,28 +40,90 @@ func newApp(in io.Reader, out, errs io.Writer) *app {
 // run function.
 func (a *app) begin() error {
 	a.began = true
-	if a.Spool == "" {
-		a.Spool = os.Getenv("SWM_SPOOL")
-	}
-	if a.Spool == "" {
-		var err error
-		if a.Spool, err = defaultSpool(); err != nil {
-			return err
-		}
-	}
-	absolute, err := filepath.Abs(a.Spool)
+	dir, err := spool.Default(a.Spool)
 	if err != nil {
-		return fmt.Errorf("find the spool %s: %w", a.Spool, err)
+		return fmt.Errorf("find the spool: %w", err)
 	}
-	a.Spool = absolute
+	a.Spool = dir
 	a.CoreURL = cmp.Or(a.CoreURL, os.Getenv("SWM_CORE"))
 	return nil
 }
 
-func defaultSpool() (string, error) {
-	home, err := os.UserHomeDir()
+// client returns the client of core, as the person who runs this. It does not
+// connect yet.
+func (a *app) client() (*client.Client, error) {
+	url, err := a.coreURL()
 	if err != nil {
-		return "", fmt.Errorf("find the spool: neither --spool nor SWM_SPOOL is given, and %w", err)
+		return nil, err
 	}
-	return filepath.Join(home, ".swm", "spool"), nil
+	pair, err := a.certificate()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(client.Options{
+		URL:       url,
+		CAFile:    cmp.Or(os.Getenv("SWM_CA"), spool.Layout{Dir: a.Spool}.CAChain()),
+		CertFile:  pair.Cert,
+		KeyFile:   pair.Key,
+		UserAgent: "skyport/" + readVersion().Version,
+		Patience:  corePatience,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare to call core at %s: %w", url, err)
+	}
+	return c, nil
+}
+
+// corePatience is how long a call is tried again while core cannot be reached:
+// long enough for a restart of core, short enough for a person who forgot to
+// start it.
+const corePatience = 3 * time.Second
+
+// coreURL is where core is: as asked for, else where the one of this spool
+// announced itself, else where the configuration makes it listen.
+func (a *app) coreURL() (string, error) {
+	if a.CoreURL != "" {
+		return a.CoreURL, nil
+	}
+	layout := spool.Layout{Dir: a.Spool}
+	config, err := spool.LoadConfig(layout.ConfigFile())
+	if err != nil {
+		return "", err
+	}
+	s := spool.Spool{Layout: layout, Config: config}
+	return s.CoreURL(), nil
+}
+
+// certificate finds the certificate of the person who runs this: in the home
+// directory when the spool is the default one, else in the spool.
+func (a *app) certificate() (pki.Pair, error) {
+	if cert, key := os.Getenv("SWM_CERT"), os.Getenv("SWM_KEY"); cert != "" || key != "" {
+		if cert == "" || key == "" {
+			return pki.Pair{}, usagef("SWM_CERT and SWM_KEY go together: only one of them is set")
+		}
+		return pki.Pair{Cert: cert, Key: key}, nil
+	}
+	var candidates []pki.Pair
+	if home, err := os.UserHomeDir(); err == nil && a.Spool == filepath.Join(home, ".swm", "spool") {
+		candidates = append(candidates, spool.HomePair(home))
+	}
+	layout := spool.Layout{Dir: a.Spool}
+	if me, err := user.Current(); err == nil && spool.CheckUserName(me.Username) == nil {
+		candidates = append(candidates, layout.User(me.Username))
+	}
+	// A spool of one user is that user's, whatever the account is called.
+	if users, err := os.ReadDir(layout.Users()); err == nil && len(users) == 1 {
+		candidates = append(candidates, layout.User(users[0].Name()))
+	}
+	for _, pair := range candidates {
+		_, err := os.Stat(pair.Cert)
+		if err == nil {
+			return pair, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return pki.Pair{}, skyport.Errorf(skyport.CodeUnauthorized, "find your certificate: %w", err)
+		}
+	}
+	return pki.Pair{}, skyport.Errorf(skyport.CodeUnauthorized, "find your certificate: there is none for you in %s", a.Spool).
+		WithHint("skyport setup makes everything; skyport cert user makes one for a further person; --spool and SWM_CERT say where it is")
 }

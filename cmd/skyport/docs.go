@@ -18,7 +18,7 @@ func newDocsCommand(a *app) *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			writeReference(a.Out, cmd.Root())
-			return a.Out.err
+			return a.Out.failed()
 		},
 	}
 }

@@ -124,6 +124,10 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 
 // tell prints an error for people: what failed, then what to do about it.
 func (a *app) tell(err error) {
+	if wrong, ok := errors.AsType[scriptError](err); ok {
+		wrong.tell(a)
+		return
+	}
 	a.Err.printf("%s %s\n", a.Err.paint(red, "skyport:"), plain(strings.TrimSpace(err.Error())))
 	if hint := skyport.HintOf(err); hint != "" {
 		a.Err.printf("  %s %s\n", a.Err.paint(cyan, "hint:"), plain(hint))

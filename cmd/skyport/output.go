@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -26,7 +27,9 @@ type screen struct {
 	live   bool // a terminal that can redraw lines
 	colour bool
 	width  int // columns; 0: lines are never cut
-	err    error
+
+	mu  sync.Mutex // writers may be several: events and logs of a job
+	err error
 }
 
 func newScreen(w io.Writer) *screen {
@@ -45,11 +48,20 @@ func newScreen(w io.Writer) *screen {
 
 // Write writes bytes as they are, such as the output of a job.
 func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	n, err := s.w.Write(p)
 	if err != nil && s.err == nil {
 		s.err = fmt.Errorf("write the output: %w", err)
 	}
 	return n, err
+}
+
+// failed is the first error of writing, or nil.
+func (s *screen) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 func (s *screen) printf(format string, args ...any) {
@@ -92,6 +104,21 @@ func plain(text string) string {
 
 // oneLine is plain for a cell of a table.
 func oneLine(text string) string { return strings.Join(strings.Fields(plain(text)), " ") }
+
+// width is how many columns the first n characters of a line take.
+func width(line string, n int) int {
+	columns := 0
+	for _, r := range line {
+		if n--; n < 0 {
+			break
+		}
+		columns += max(1, runewidth.RuneWidth(r))
+	}
+	return columns
+}
+
+// pad puts blanks before a short text.
+func pad(s string, width int) string { return runewidth.FillLeft(s, width) }
 
 // printJSON prints a value for programs.
 func (a *app) printJSON(v any) error {

@@ -53,9 +53,18 @@ skyport submit --follow job.sh.`,
 			root.AddCommand(c)
 		}
 	}
+	add(groupJobs,
+		newSubmitCommand(a), newJobsCommand(a), newShowCommand(a), newLogsCommand(a), newEventsCommand(a),
+		newWaitCommand(a), newPortsCommand(a), newMetricsCommand(a), newResultsCommand(a),
+		newCancelCommand(a), newRequeueCommand(a), newPurgeCommand(a),
+	)
+	add(groupSites,
+		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newGCCommand(a),
+	)
 	add(groupCare,
 		newSetupCommand(a), newCertCommand(a), newCompletionCommand(a), newVersionCommand(a),
 	)
+	cobra.EnableCommandSorting = false // the order above is that of a job's life
 	root.AddCommand(newExitCodesTopic(), newEnvironmentTopic(), newDocsCommand(a))
 	root.SetHelpCommandGroupID(groupCare)
 	return root
@@ -74,7 +83,12 @@ const environmentHelp = `Flags win over these variables, and these over what the
 
   SWM_SPOOL  directory of the spool; default ~/.swm/spool
   SWM_CORE   URL of core; default: the core that runs on the spool, then the
-             address of the spool's configuration, then https://localhost:8443
+             address of the spool's configuration
+  SWM_CERT, SWM_KEY
+             your certificate and its key; default ~/.swm/cert.pem and key.pem
+             with the default spool, else those in secure/users of the spool
+  SWM_CA     certificates that core's must chain to; default
+             secure/cluster/ca-chain-cert.pem of the spool
   NO_COLOR   when not empty, no colours
   TERM       dumb: neither colours nor progress bars`
 

@@ -44,7 +44,7 @@ func runVersion(a *app) error {
 		a.Out.printf(")")
 	}
 	a.Out.printf(", %s, %s\n", v.Go, v.Platform)
-	return a.Out.err
+	return a.Out.failed()
 }
 
 // readVersion says what was built: the release's own word, or what the go
