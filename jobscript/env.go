@@ -25,7 +25,8 @@ func (environment) read(v value) {
 	name, text, assigned := strings.Cut(v.text, "=")
 	switch {
 	case !assigned || !isVariable(name):
-		v.refuse(0, v.text, "NAME=value, the name of letters, digits and _")
+		// The value may be a secret: it is in no message.
+		v.refuse(0, name, "NAME=value, the name of letters, digits and _")
 		return
 	case strings.HasPrefix(name, "SWM_"):
 		v.fail(0, "give it another name", "names that begin with SWM_ are set by Sky Port: %s", skyport.Abbreviate(name, 60))

@@ -74,7 +74,11 @@ func (v value) fail(offset int, hint, format string, args ...any) {
 	} else {
 		err = v.p.errorAt(v.line, column(v.whole[:v.at+offset]), "%s: "+format, args...)
 	}
-	if hint == "" {
+	switch {
+	case hint != "":
+	case strings.Contains(v.text, " #"):
+		hint = "put a remark on a line of its own: here it is a part of the value"
+	default:
 		hint = "for example: " + v.row.example(v.override())
 	}
 	v.p.add(err.WithHint("%s", hint))

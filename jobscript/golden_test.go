@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/jobscript"
 )
@@ -47,8 +49,8 @@ func TestGolden(t *testing.T) {
 				}
 				return
 			}
-			if got != string(want) {
-				t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("%s (- wanted, + got; -update writes what is got):\n%s", file, diff)
 			}
 		})
 	}

@@ -169,7 +169,7 @@ func (p *parser) readOverrides(overrides []Directive) {
 		word := strings.TrimSpace(o.Keyword)
 		row := byWord[word]
 		if row == nil {
-			p.add(skyport.Errorf(skyport.CodeInvalidScript, "unknown directive --%s", skyport.Abbreviate(word, 60)).
+			p.add(skyport.Errorf(skyport.CodeInvalidScript, "unknown directive %q", "--"+skyport.Abbreviate(word, 60)).
 				WithHint("%s", suggest(word, "--")))
 			continue
 		}

@@ -107,8 +107,12 @@ func (v value) inTree(w word, absolute bool) bool {
 		v.fail(w.at, relative+": write "+Quote(gopath.Base(w.text)), "the path %q is absolute", w.text)
 	case w.text == "~" || strings.HasPrefix(w.text, "~/"):
 		v.fail(w.at, "for example: "+v.row.example(v.override()), "the path %q is in a home directory, which the node does not know", w.text)
-	case leavesTree(w.text):
-		v.fail(w.at, relative+" and stay inside it", "the path %q contains ..", w.text)
+	case climbs(w.text):
+		hint := relative + " and stay inside it"
+		if absolute {
+			hint = "write the path without .."
+		}
+		v.fail(w.at, hint, "the path %q contains ..", w.text)
 	case gopath.Clean(w.text) == "." || gopath.Clean(w.text) == "/":
 		v.fail(w.at, "name the files or directories in it", "the path %q names no file of its own", w.text)
 	default:
@@ -117,7 +121,7 @@ func (v value) inTree(w word, absolute bool) bool {
 	return false
 }
 
-func leavesTree(p string) bool {
+func climbs(p string) bool {
 	for component := range strings.SplitSeq(p, "/") {
 		if component == ".." {
 			return true

@@ -31,7 +31,11 @@ func (v value) words() (list []word, ok bool) {
 		b.WriteString(v.text[start:i])
 		for i < len(v.text) && strings.IndexByte(blanks, v.text[i]) < 0 {
 			if i, ok = unquote(&b, v.text, i); !ok {
-				v.fail(i, "end it, or write "+`\'`+" for the character itself", "a quote is not ended")
+				if v.text[i] == '\\' {
+					v.fail(i, `write \\ for a backslash`, "nothing follows the backslash")
+				} else {
+					v.fail(i, `end it, or write \`+v.text[i:i+1]+" for the character itself", "a quote is not ended")
+				}
 				return nil, false
 			}
 		}

@@ -71,9 +71,9 @@ func (a price) expects() string {
 }
 
 func (a price) read(v value) {
-	whole, cents, _ := strings.Cut(v.text, ".")
+	whole, cents, dotted := strings.Cut(v.text, ".")
 	f, err := strconv.ParseFloat(v.text, 64)
-	if err != nil || !isDigits(whole) || cents != "" && !isDigits(cents) || len(v.text) > 20 || f <= 0 || f > 1e6 {
+	if err != nil || !isDigits(whole) || dotted && !isDigits(cents) || len(v.text) > 20 || f <= 0 || f > 1e6 {
 		v.refuse(0, v.text, "%s", a.expects())
 		return
 	}

@@ -30,8 +30,8 @@ job.sh:6:31: output-files: the path "../up" contains ..
     paths are relative to the work directory and stay inside it
 job.sh:6:37: output-files: the path "a/../b" contains ..
     paths are relative to the work directory and stay inside it
-job.sh:7:46: output-files: a quote is not ended
-    end it, or write \' for the character itself
+job.sh:7:46: output-files: nothing follows the backslash
+    write \\ for a backslash
 job.sh:8:19: output-files: the path "." names no file of its own
     name the files or directories in it
 job.sh:8:21: output-files: the path "~/results" is in a home directory, which the node does not know
@@ -39,7 +39,7 @@ job.sh:8:21: output-files: the path "~/results" is in a home directory, which th
 job.sh:8:31: output-files: the output fine is there already, on line 6
     name every output once
 job.sh:9:14: workdir: the path "/data/../etc" contains ..
-    paths are relative to the work directory and stay inside it
+    write the path without ..
 job.sh:10:12: stdin: the path "/dev/null" is absolute
     paths are relative to the work directory: write null
 job.sh:11:16: stdout: expected one path

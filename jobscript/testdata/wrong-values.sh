@@ -44,7 +44,7 @@ job.sh:13:22: container-image: expected a container image without a scheme, such
     for example: #SWM container-image docker.io/library/python:3.13
 job.sh:14:25: submission-address: expected a host name or an IP address, without a port, not "http://here"
     for example: #SWM submission-address 192.0.2.10
-job.sh:15:10: env: expected NAME=value, the name of letters, digits and _, not "1ST=x"
+job.sh:15:10: env: expected NAME=value, the name of letters, digits and _, not "1ST"
     for example: #SWM env OMP_NUM_THREADS=4
 job.sh:16:10: env: names that begin with SWM_ are set by Sky Port: SWM_JOB_ID
     give it another name
