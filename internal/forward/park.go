@@ -34,7 +34,10 @@ type Park struct {
 	offers   chan net.Conn
 	stop     context.CancelFunc
 	ctx      context.Context // ends with Close
-	all      sync.WaitGroup
+
+	mu     sync.Mutex // guards closed, and all against growing after it
+	closed bool
+	all    sync.WaitGroup
 }
 
 // NewPark listens on 127.0.0.1:port. A port that is taken is CodeConflict.
@@ -70,8 +73,12 @@ func (p *Park) Next(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for a connection to %s: %w", p.Addr(), context.Cause(ctx))
 	case <-p.ctx.Done():
-		return nil, skyport.Errorf(skyport.CodeNotFound, "out port %s is closed", p.Addr())
+		return nil, p.gone()
 	}
+}
+
+func (p *Park) gone() error {
+	return skyport.Errorf(skyport.CodeNotFound, "out port %s is closed", p.Addr())
 }
 
 // Serve answers an accept request of core: it waits for the next connection,
@@ -79,6 +86,10 @@ func (p *Park) Next(ctx context.Context) (net.Conn, error) {
 // error means that nothing was answered yet and no connection was lost: the
 // caller answers it.
 func (p *Park) Serve(w http.ResponseWriter, r *http.Request) error {
+	if !p.enter() {
+		return p.gone()
+	}
+	defer p.all.Done()
 	conn, err := p.Next(r.Context())
 	if err != nil {
 		return err
@@ -93,6 +104,16 @@ func (p *Park) Serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// enter counts a goroutine of a caller that Close waits for.
+func (p *Park) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.all.Add(1)
+	}
+	return !p.closed
+}
+
 func (p *Park) pipe(ctx context.Context, peer, conn net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -105,6 +126,9 @@ func (p *Park) pipe(ctx context.Context, peer, conn net.Conn) {
 // Close stops listening and ends the connections that wait or are served here.
 // It returns when the goroutines of the park have ended; calling it again is harmless.
 func (p *Park) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	p.stop()
 	err := p.listener.Close()
 	p.all.Wait()
@@ -150,12 +174,15 @@ func (p *Park) offer(conn net.Conn) {
 
 // ServeConnect answers a connect request of core: it dials the job, upgrades
 // the request and moves the bytes until both have ended, or r's context ends.
-// An error means that nothing was answered yet: the caller answers it. A job
-// that does not listen is CodeUnavailable.
+// An error means that nothing was answered yet: the caller answers it. An
+// error of dial without a code becomes CodeUnavailable: core tries again.
 func ServeConnect(w http.ResponseWriter, r *http.Request, dial func(ctx context.Context) (net.Conn, error)) error {
 	conn, err := dial(r.Context())
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return skyport.Errorf(skyport.CodeUnavailable, "the job does not listen yet: %w", err)
+	}
+	if coded := new(skyport.Error); errors.As(err, &coded) {
+		return err
 	}
 	if err != nil {
 		return skyport.Errorf(skyport.CodeUnavailable, "connect to the job: %w", err)

@@ -193,28 +193,35 @@ func (s *Set) follow(p *port, address string) error {
 	case at == netip.IPv6Unspecified():
 		// Whether this socket is for IPv4 too only the kernel knows: if it is,
 		// then our address is taken, by it.
-		p.target = net.JoinHostPort("::1", number)
-		err := s.listenLocked(s.ctx, p)
+		probe, err := listen(s.ctx, net.JoinHostPort(own, number))
 		if errors.Is(err, syscall.EADDRINUSE) {
-			p.itself, p.target = true, ""
+			p.itself = true
 			return nil
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		closeAll([]net.Listener{probe})
+		at = netip.IPv6Loopback()
 	}
-	p.target = net.JoinHostPort(address, number)
-	return s.listenLocked(s.ctx, p)
+	p.target = net.JoinHostPort(at.String(), number)
+	return s.listenLocked(s.ctx, p, at)
 }
 
 func (s *Set) listen(ctx context.Context, p *port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return s.listenLocked(ctx, p)
+	return s.listenLocked(ctx, p, netip.Addr{})
 }
 
-// listenLocked opens the user's side of an in port at all its addresses.
-func (s *Set) listenLocked(ctx context.Context, p *port) error {
+// listenLocked opens the user's side of an in port at all its addresses, but
+// for the one where the job itself listens.
+func (s *Set) listenLocked(ctx context.Context, p *port, job netip.Addr) error {
 	var opened []net.Listener
 	for _, host := range append([]string{s.cfg.Address}, s.cfg.Further...) {
+		if job.IsValid() && host == job.String() {
+			continue
+		}
 		listener, err := listen(ctx, net.JoinHostPort(host, strconv.Itoa(p.Number)))
 		if err != nil {
 			closeAll(opened)
