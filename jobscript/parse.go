@@ -28,7 +28,7 @@ type Options struct {
 }
 
 // Directive is a keyword with its value, as a line of the script says it.
-type Directive struct{ Keyword, Value string }
+type Directive = skyport.Directive
 
 // Parse reads the directives of a script. Fields that the script does not set
 // keep their zero value, but for the defaults Nodes 1 and Relocatable true.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,15 @@ func complaint(script string, overrides ...jobscript.Directive) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// set makes overrides of keywords and values in turn.
+func set(words ...string) []jobscript.Directive {
+	var list []jobscript.Directive
+	for pair := range slices.Chunk(words, 2) {
+		list = append(list, jobscript.Directive{Keyword: pair[0], Value: pair[1]})
+	}
+	return list
 }
 
 func TestMemory(t *testing.T) {
@@ -283,7 +293,6 @@ func TestQuotes(t *testing.T) {
 
 func TestOverrides(t *testing.T) {
 	t.Parallel()
-	type d = jobscript.Directive
 	const script = `#!/bin/sh
 #SWM name from the script
 #SWM nodes 4
@@ -297,25 +306,25 @@ func TestOverrides(t *testing.T) {
 	base := parse(t, script)
 	for _, c := range []struct {
 		name      string
-		overrides []d
+		overrides []jobscript.Directive
 		change    func(*skyport.Request)
 	}{
 		{"none", nil, func(*skyport.Request) {}},
-		{"scalar", []d{{"nodes", "2"}, {"flavor", "big"}}, func(r *skyport.Request) { r.Nodes, r.Flavor = 2, "big" }},
-		{"last wins", []d{{"nodes", "2"}, {"nodes", "3"}}, func(r *skyport.Request) { r.Nodes = 3 }},
-		{"bare switch", []d{{"relocatable", ""}, {"keep-resources", ""}}, func(r *skyport.Request) { r.Relocatable, r.KeepResources = true, true }},
-		{"alias", []d{{"image", "ubuntu"}}, func(r *skyport.Request) { r.ContainerImage = "ubuntu" }},
-		{"lists replace", []d{{"input-files", "c"}, {"ports", "80/tcp/out"}}, func(r *skyport.Request) {
+		{"scalar", set("nodes", "2", "flavor", "big"), func(r *skyport.Request) { r.Nodes, r.Flavor = 2, "big" }},
+		{"last wins", set("nodes", "2", "nodes", "3"), func(r *skyport.Request) { r.Nodes = 3 }},
+		{"bare switch", set("relocatable", "", "keep-resources", ""), func(r *skyport.Request) { r.Relocatable, r.KeepResources = true, true }},
+		{"alias", set("image", "ubuntu"), func(r *skyport.Request) { r.ContainerImage = "ubuntu" }},
+		{"lists replace", set("input-files", "c", "ports", "80/tcp/out"), func(r *skyport.Request) {
 			r.InputFiles = []string{"c"}
 			r.Ports = []skyport.Port{{Number: 80, Direction: skyport.Out}}
 		}},
-		{"several of a list add up", []d{{"input", "c"}, {"input-files", "a 'd e'"}}, func(r *skyport.Request) {
+		{"several of a list add up", set("input", "c", "input-files", "a 'd e'"), func(r *skyport.Request) {
 			r.InputFiles = []string{"c", "a", "d e"}
 		}},
-		{"env merges", []d{{"env", "B=3"}, {"env", "C=x y"}, {"env", "C=z"}}, func(r *skyport.Request) {
+		{"env merges", set("env", "B=3", "env", "C=x y", "env", "C=z"), func(r *skyport.Request) {
 			r.Env = map[string]string{"A": "1", "B": "3", "C": "z"}
 		}},
-		{"empty takes away", []d{{"name", ""}, {"nodes", " "}, {"input-files", ""}, {"env", ""}, {"ports", ""}}, func(r *skyport.Request) {
+		{"empty takes away", set("name", "", "nodes", " ", "input-files", "", "env", "", "ports", ""), func(r *skyport.Request) {
 			r.Name, r.Nodes, r.InputFiles, r.Env, r.Ports = "", 1, nil, nil, nil
 		}},
 	} {
@@ -335,23 +344,22 @@ func TestOverrides(t *testing.T) {
 
 func TestOverrideErrorsNameTheFlag(t *testing.T) {
 	t.Parallel()
-	type d = jobscript.Directive
 	for _, c := range []struct {
-		override   d
-		want, hint string
+		keyword, value string
+		want, hint     string
 	}{
-		{d{"nodes", "two"}, `--nodes: expected a whole number from 1 to 10000, not "two"`, "for example: --nodes 2"},
-		{d{"image", "Ubuntu"}, `--container-image: expected a name of lower-case letters and digits, with . _ or - between them, not "Ubuntu"`, "for example: --container-image docker.io/library/python:3.13"},
-		{d{"flavour", "x"}, `unknown directive "--flavour"`, `did you mean "--flavor"?`},
-		{d{"ports", "80,80"}, `--ports: port 80 is there twice`, "a port is forwarded once, in one direction"},
-		{d{"output-files", "/abs"}, `--output-files: the path "/abs" is absolute`, "paths are relative to the work directory: write abs"},
-		{d{"comment", "a\nb"}, `--comment: the value must not contain control characters`, "write it in UTF-8, without control characters"},
-		{d{"comment", "a\xff"}, `--comment: the value must not contain bytes that are not UTF-8`, "write it in UTF-8, without control characters"},
+		{"nodes", "two", `--nodes: expected a whole number from 1 to 10000, not "two"`, "for example: --nodes 2"},
+		{"image", "Ubuntu", `--container-image: expected a name of lower-case letters and digits, with . _ or - between them, not "Ubuntu"`, "for example: --container-image docker.io/library/python:3.13"},
+		{"flavour", "x", `unknown directive "--flavour"`, `did you mean "--flavor"?`},
+		{"ports", "80,80", `--ports: port 80 is there twice`, "a port is forwarded once, in one direction"},
+		{"output-files", "/abs", `--output-files: the path "/abs" is absolute`, "paths are relative to the work directory: write abs"},
+		{"comment", "a\nb", `--comment: the value must not contain control characters`, "write it in UTF-8, without control characters"},
+		{"comment", "a\xff", `--comment: the value must not contain bytes that are not UTF-8`, "write it in UTF-8, without control characters"},
 	} {
-		_, err := jobscript.Parse([]byte("true\n"), jobscript.Options{File: "job.sh", Overrides: []d{c.override}})
+		_, err := jobscript.Parse([]byte("true\n"), jobscript.Options{File: "job.sh", Overrides: set(c.keyword, c.value)})
 		var e *skyport.Error
 		if !errors.As(err, &e) || e.Message != c.want || e.Hint != c.hint || e.Line != 0 || e.Column != 0 {
-			t.Errorf("%v: got %v, hint %q; want %s, hint %q", c.override, err, skyport.HintOf(err), c.want, c.hint)
+			t.Errorf("--%s %q: got %v, hint %q; want %s, hint %q", c.keyword, c.value, err, skyport.HintOf(err), c.want, c.hint)
 		}
 	}
 }
