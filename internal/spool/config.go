@@ -114,10 +114,10 @@ func (c *Config) problems() (found []problem) {
 	refuse := func(key, format string, args ...any) {
 		found = append(found, problem{key, fmt.Sprintf(format, args...)})
 	}
-	if err := checkListen(c.Core.Listen); err != nil {
+	if err := CheckListen(c.Core.Listen); err != nil {
 		refuse("core.listen", "%v", err)
 	}
-	if err := checkListen(c.Gate.Listen); err != nil {
+	if err := CheckListen(c.Gate.Listen); err != nil {
 		refuse("gate.listen", "%v", err)
 	}
 	if c.Gate.URL != "" {
@@ -163,7 +163,8 @@ func (c *Config) problems() (found []problem) {
 	return found
 }
 
-func checkListen(address string) error {
+// CheckListen says what is wrong with an address to listen on, or nil.
+func CheckListen(address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)

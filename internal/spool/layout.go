@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/openworkload/skyport"
@@ -120,6 +121,9 @@ func CheckUserName(name string) error {
 	odd := strings.IndexFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-@+", r))
 	})
+	if slices.Contains(certificateNames, name) {
+		return skyport.Errorf(skyport.CodeInvalid, "%q cannot be a user's name: it is the name of another certificate", name)
+	}
 	if name == "" || len(name) > 64 || odd >= 0 || name[0] == '.' || name[0] == '-' {
 		return skyport.Errorf(skyport.CodeInvalid, "%q cannot be a user's name", skyport.Abbreviate(name, 70)).
 			WithHint("use 1 to 64 letters, digits and . _ - @ +, not beginning with . or -")

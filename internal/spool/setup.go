@@ -46,7 +46,8 @@ func Setup(ctx context.Context, opts Options) (Report, error) {
 	if err := opts.complete(); err != nil {
 		return Report{}, err
 	}
-	s := &setup{Options: opts, layout: Layout{opts.Dir}, report: Report{Spool: opts.Dir, User: opts.User, Made: []string{}, Warnings: []string{}}}
+	s := &setup{Options: opts, layout: Layout{opts.Dir}}
+	s.report = Report{Spool: opts.Dir, User: opts.User, Made: []string{}, Warnings: []string{}}
 	if err := s.checkPlace(); err != nil {
 		return s.report, err
 	}
@@ -100,18 +101,11 @@ func (o *Options) complete() (err error) {
 		o.GateListen = defaults.Gate.Listen
 	}
 	for _, listen := range []string{o.CoreListen, o.GateListen} {
-		if err := checkListen(listen); err != nil {
+		if err := CheckListen(listen); err != nil {
 			return skyport.Errorf(skyport.CodeInvalid, "%w", err)
 		}
 	}
-	for _, name := range o.Names {
-		if net.ParseIP(name) == nil {
-			if err := pki.CheckHost(name); err != nil {
-				return skyport.Errorf(skyport.CodeInvalid, "%w", err)
-			}
-		}
-	}
-	return nil
+	return CheckHosts(o.Names)
 }
 
 func loginName() string {
@@ -125,6 +119,7 @@ func loginName() string {
 type setup struct {
 	Options
 	layout Layout
+	life   time.Duration // of the leaves
 	report Report
 }
 
@@ -240,6 +235,7 @@ func (s *setup) makeConfig(context.Context) error {
 		s.warn("%v", err)
 		config = Defaults()
 	}
+	s.life = config.CertificateLife
 	defaults := Defaults()
 	for _, setting := range []struct{ key, asked, usual, is string }{
 		{"core.listen", s.CoreListen, defaults.Core.Listen, config.Core.Listen},
@@ -295,17 +291,19 @@ func (s *setup) restoreGrid() error {
 }
 
 func (s *setup) makeServers(ctx context.Context) error {
-	asked := slices.Concat(s.Names, ownHosts(s.CoreListen, s.GateListen))
+	forCore, forGate := slices.Concat(s.Names, ownHosts(s.CoreListen)), ownHosts(s.GateListen)
 	var hosts []string // found out only when a certificate is to be made
 	for _, server := range []struct {
 		role pki.Role
+		name string
 		pair pki.Pair
-	}{{pki.RoleCore, s.layout.Node()}, {pki.RoleGate, s.layout.Gate()}} {
+		must []string // hosts that even an older certificate should have
+	}{{pki.RoleCore, "node", s.layout.Node(), forCore}, {pki.RoleGate, "gate", s.layout.Gate(), forGate}} {
 		if hosts == nil && !(exists(server.pair.Cert) && exists(server.pair.Key)) {
-			hosts = Hosts(ctx, asked)
+			hosts = Hosts(ctx, slices.Concat(forCore, forGate))
 		}
 		made, err := pki.EnsureLeaf(server.pair, s.layout.ClusterCA(), pki.Request{
-			Role: server.role, Name: string(server.role) + "." + shortHost(), Hosts: hosts,
+			Role: server.role, Name: commonName(server.role), Hosts: hosts, Life: s.life,
 		})
 		s.made(made...)
 		if err != nil {
@@ -319,9 +317,9 @@ func (s *setup) makeServers(ctx context.Context) error {
 		if server.role == pki.RoleCore {
 			s.report.Hosts = has
 		}
-		for _, name := range asked {
+		for _, name := range server.must {
 			if !slices.ContainsFunc(has, func(host string) bool { return strings.EqualFold(host, name) }) {
-				s.warn("the certificate of %s is not good for %s: run skyport cert node --name %s", server.role, name, name)
+				s.warn("the certificate of %s is not good for %s: run skyport cert %s --name %s", server.role, name, server.name, name)
 			}
 		}
 	}
@@ -336,7 +334,7 @@ func (s *setup) makeUser(context.Context) error {
 	if err := s.recoverUser(pair); err != nil {
 		return err
 	}
-	made, err := pki.EnsureLeaf(pair, s.layout.ClusterCA(), pki.Request{Role: pki.RoleUser, Name: s.User})
+	made, err := pki.EnsureLeaf(pair, s.layout.ClusterCA(), pki.Request{Role: pki.RoleUser, Name: s.User, Life: s.life})
 	s.made(made...)
 	if err != nil {
 		return err //nolint:wrapcheck // says what and on what
@@ -420,7 +418,7 @@ func Hosts(ctx context.Context, further []string) []string {
 	add := func(name string) {
 		name = strings.TrimSuffix(name, ".")
 		known := slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, name) })
-		if !known && (net.ParseIP(name) != nil || pki.CheckHost(name) == nil) {
+		if !known && (isIP(name) || pki.CheckHost(name) == nil) {
 			hosts = append(hosts, name)
 		}
 	}
@@ -479,6 +477,8 @@ func shortHost() string {
 	host, _, _ = strings.Cut(host, ".")
 	return skyport.Abbreviate(host, 50)
 }
+
+func isIP(text string) bool { return net.ParseIP(text) != nil }
 
 func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
