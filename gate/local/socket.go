@@ -1,0 +1,116 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/worker/protocol"
+)
+
+const (
+	socketName = "worker.sock"
+	// longestSocket is what the kernel takes as the path of a unix socket.
+	longestSocket = 107
+)
+
+// sockets names the directories of nodes so that the paths of their sockets
+// are short enough. Where the directory of the site is too long, a symbolic
+// link in the system's temporary directory stands for it.
+type sockets struct {
+	dir string // of the site
+}
+
+// nodeDir is the directory of a node's worker by a name that is short enough.
+func (s sockets) nodeDir(id skyport.PartitionID, name string) string {
+	dir := filepath.Join(s.dir, string(id), name)
+	if len(filepath.Join(dir, socketName)) <= longestSocket {
+		return dir
+	}
+	return filepath.Join(s.link(), string(id), name)
+}
+
+func (s sockets) fits(id skyport.PartitionID, name string) bool {
+	return len(filepath.Join(s.nodeDir(id, name), socketName)) <= longestSocket
+}
+
+// link is the path of the symbolic link. It says the same after a restart.
+func (s sockets) link() string {
+	sum := sha256.Sum256([]byte(s.dir))
+	return filepath.Join(linkParent(), hex.EncodeToString(sum[:4]))
+}
+
+func linkParent() string { return filepath.Join("/tmp", "swm-"+strconv.Itoa(os.Geteuid())) }
+
+// ensure makes the link when the node needs it and it is not there: somebody
+// may have tidied up. The directory around it is ours alone.
+func (s sockets) ensure(nodeDir string) error {
+	link := s.link()
+	if filepath.Dir(filepath.Dir(nodeDir)) != link {
+		return nil
+	}
+	if target, err := os.Readlink(link); err == nil && target == s.dir {
+		return nil
+	}
+	parent := linkParent()
+	if err := os.Mkdir(parent, 0o700); err != nil && !os.IsExist(err) {
+		return fmt.Errorf("short path for sockets: %w", err)
+	}
+	info, err := os.Lstat(parent)
+	if err != nil {
+		return fmt.Errorf("short path for sockets: %w", err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(stat.Uid) != os.Geteuid() || info.Mode().Perm() != 0o700 {
+		return fmt.Errorf("short path for sockets: %s is not a directory of this user alone", parent)
+	}
+	if err := removeIfThere(link); err != nil {
+		return err
+	}
+	if err := os.Symlink(s.dir, link); err != nil && !os.IsExist(err) {
+		return fmt.Errorf("short path for sockets: %w", err)
+	}
+	return nil
+}
+
+// endpoint is where core dials the node.
+func (n *node) endpoint() string { return "unix://" + filepath.Join(n.dir, socketName) }
+
+// probe asks the worker who it is, over its socket.
+func (n *node) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(n.dir, socketName))
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://worker/v1/worker", nil)
+	if err != nil {
+		return fmt.Errorf("worker of %s: %w", n.name, err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("worker of %s: %w", n.name, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	var info protocol.Info
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&info); err != nil {
+		return fmt.Errorf("worker of %s: %w", n.name, err)
+	}
+	if resp.StatusCode != http.StatusOK || info.Node != n.name {
+		return fmt.Errorf("worker of %s: answers %s as node %q", n.name, resp.Status, info.Node)
+	}
+	return nil
+}
