@@ -1,9 +1,13 @@
 package forward
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -84,3 +88,15 @@ func (w *worker) connect(ctx context.Context, port int) (net.Conn, error) {
 func (w *worker) accept(ctx context.Context, port int) (net.Conn, error) {
 	return DialUpgrade(ctx, w.dial, "/accept?port="+strconv.Itoa(port), nil)
 }
+
+func newBufio(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }
+
+func mustURL(s string) *url.URL {
+	u, err := url.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
+
+var discard = slog.New(slog.DiscardHandler)

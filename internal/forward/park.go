@@ -26,8 +26,7 @@ type ParkOptions struct {
 }
 
 // Park is the worker's end of an out port: it listens on the job's loopback and
-// keeps the connections of the job until core asks for them, in the order in
-// which they came.
+// keeps the connections of the job until core asks for them.
 type Park struct {
 	listener net.Listener
 	opts     ParkOptions
@@ -157,8 +156,8 @@ func (p *Park) accept() {
 	}
 }
 
-// offer hands a connection to whoever asks next. Senders of a channel are
-// served in their order.
+// offer hands a connection to whoever asks next. Who waits longest is served
+// first, for senders of a channel are served in their order.
 func (p *Park) offer(conn net.Conn) {
 	late := time.NewTimer(p.opts.Patience)
 	defer late.Stop()
