@@ -10,8 +10,8 @@ import (
 
 // Bounds on the environment, within what Linux lets a program have.
 const (
-	maxVariables = 1000
-	maxVariable  = 64 << 10 // bytes of one name and value
+	maxVariables = 512 << 10 // bytes of all
+	maxVariable  = 64 << 10  // bytes of one, name and value
 )
 
 // environment is one variable a line. The value is the rest of the line, so
@@ -40,16 +40,15 @@ func (environment) read(v value) {
 	if !v.override() && !v.claim(name, 0, name, "keep one of the two lines") {
 		return
 	}
-	env := v.p.request.Env
-	if _, there := env[name]; !there && len(env) >= maxVariables {
-		v.fail(0, "set the others in the script itself", "more than %d variables", maxVariables)
+	if v.take(len(v.text)+1) > maxVariables {
+		v.fail(0, "put large values in a file", "all variables together are larger than %d bytes", maxVariables)
 		return
 	}
-	if env == nil {
-		env = make(map[string]string)
-		v.p.request.Env = env
+	env := &v.p.request.Env
+	if *env == nil {
+		*env = make(map[string]string)
 	}
-	env[name] = text
+	(*env)[name] = text
 }
 
 // bare takes quotes off that enclose all of s; otherwise it returns s.

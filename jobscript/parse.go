@@ -62,6 +62,7 @@ type parser struct {
 	request skyport.Request
 	errs    Errors
 	first   map[claim]int // line that said it first; 0 for an override
+	taken   map[*row]int  // bytes that a list has so far
 }
 
 // claim is something that only one place may say: a directive that is not
@@ -205,6 +206,7 @@ func (p *parser) claim(c claim, line int) (first int, said bool) {
 
 // forget frees every claim that was made for a row.
 func (p *parser) forget(r *row) {
+	delete(p.taken, r)
 	for c := range p.first {
 		if c.row == r {
 			delete(p.first, c)

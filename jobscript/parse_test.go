@@ -410,19 +410,24 @@ func TestBounds(t *testing.T) {
 	}
 	for _, c := range []struct {
 		format string
-		most   int
+		most   int // lines
+		want   string
 	}{
-		{"#SWM input f%d", 10_000},
-		{"#SWM output f%d", 10_000},
-		{"#SWM env A%d=x", 1000},
-		{"#SWM ports 1%04d", 256},
+		{"#SWM input  f%08d", 10_240, "all paths together are longer than 102400 bytes"},
+		{"#SWM output f%08d", 10_240, "all paths together are longer than 102400 bytes"},
+		{"#SWM env A%06d=" + strings.Repeat("x", 503), 1024, "all variables together are larger than 524288 bytes"},
+		{"#SWM ports 1%04d", 256, "more than 256 ports"},
 	} {
 		if got := complaint(lines(c.most, c.format)); got != "" {
-			t.Errorf("%d of %q: %s", c.most, c.format, got)
+			t.Errorf("%d of %.20s: %s", c.most, c.format, got)
 		}
-		if got := complaint(lines(c.most+1, c.format)); !strings.Contains(got, fmt.Sprintf("more than %d", c.most)) {
-			t.Errorf("%d of %q: %q", c.most+1, c.format, got)
+		if got := complaint(lines(c.most+1, c.format)); !strings.Contains(got, c.want) {
+			t.Errorf("%d of %.20s: %q", c.most+1, c.format, got)
 		}
+	}
+	full := lines(10_240, "#SWM input f%08d")
+	if got := complaint(full, set("input-files", "another", "input", "one")...); got != "" {
+		t.Errorf("an override has no room in a list that it replaces: %s", got)
 	}
 	for _, line := range []string{
 		"name " + strings.Repeat("x", 256),

@@ -13,8 +13,10 @@ const (
 	maxComponent = 255
 )
 
-// maxPaths bounds each list of paths: a larger tree is named by its directory.
-const maxPaths = 10_000
+// maxPaths bounds each list of paths, in bytes with a blank after each: it is
+// one variable of the job's environment (SWM_JOB_INPUT_FILES), and Linux starts
+// no program with one over 128 KiB.
+const maxPaths = 100 << 10
 
 // path is the path of one file or directory on the node.
 type path struct {
@@ -57,7 +59,7 @@ func (inputs) read(v value) {
 	for _, w := range words {
 		base := gopath.Base(gopath.Clean(w.text))
 		switch {
-		case !v.fits(w, len(*list)):
+		case !v.fits(w) || !v.room(w):
 		case base == "/" || base == "." || base == ".." || base == "~":
 			v.fail(w.at, "name the directory, or what is in it",
 				"input %q has no base name to land under in the work directory", w.text)
@@ -83,7 +85,7 @@ func (outputs) read(v value) {
 	}
 	list := &v.p.request.OutputFiles
 	for _, w := range words {
-		if !v.fits(w, len(*list)) || !v.inTree(w, false) {
+		if !v.inTree(w, false) || !v.room(w) {
 			continue
 		}
 		clean := gopath.Clean(w.text)
@@ -101,7 +103,7 @@ func (outputs) clear(r *request)          { r.OutputFiles = nil }
 func (v value) inTree(w word, absolute bool) bool {
 	const relative = "paths are relative to the work directory"
 	switch {
-	case !v.fits(w, 0):
+	case !v.fits(w):
 		return false
 	case w.text[0] == '/' && !absolute:
 		v.fail(w.at, relative+": write "+Quote(gopath.Base(w.text)), "the path %q is absolute", w.text)
@@ -130,11 +132,18 @@ func climbs(p string) bool {
 	return false
 }
 
-// fits checks what holds for every path, the n-th of a list.
-func (v value) fits(w word, n int) bool {
+// room checks that a list has room for one path more.
+func (v value) room(w word) bool {
+	if v.take(len(w.text)+1) > maxPaths {
+		v.fail(w.at, "name a directory instead of the files in it", "all paths together are longer than %d bytes", maxPaths)
+		return false
+	}
+	return true
+}
+
+// fits checks what holds for every path.
+func (v value) fits(w word) bool {
 	switch {
-	case n >= maxPaths:
-		v.fail(w.at, "name a directory instead of the files in it", "more than %d paths", maxPaths)
 	case w.text == "":
 		v.fail(w.at, "", "a path must not be empty")
 	case len(w.text) > maxPath:
