@@ -12,8 +12,9 @@ import (
 )
 
 type eventsOptions struct {
-	follow bool
-	after  int64
+	follow  bool
+	after   int64
+	fromNow bool // skips what is stored
 }
 
 func newEventsCommand(a *app) *cobra.Command {
@@ -35,16 +36,16 @@ With --json and --follow each event is a line of its own.
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeJob(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("after") && opts.after < 0 {
+			if opts.after < 0 {
 				return usagef("--after %d: want 0 or more", opts.after)
 			}
+			opts.fromNow = opts.follow && len(args) == 0 && !cmd.Flags().Changed("after")
 			return runEvents(cmd.Context(), a, opts, args)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&opts.follow, "follow", "f", false, "go on with what happens")
-	f.Int64Var(&opts.after, "after", client.FromNow, "only those after this `number`; 0: all that are stored")
-	f.Lookup("after").DefValue = ""
+	f.Int64Var(&opts.after, "after", 0, "only those after this `NUMBER`")
 	return cmd
 }
 
@@ -63,8 +64,8 @@ func runEvents(ctx context.Context, a *app, opts eventsOptions, args []string) e
 		filter.Job = job.ID
 	}
 	after := opts.after
-	if after < 0 && (filter.Job != "" || !opts.follow) {
-		after = 0
+	if opts.fromNow {
+		after = client.FromNow
 	}
 	if opts.follow {
 		for e, err := range c.Events(ctx, filter, after) {

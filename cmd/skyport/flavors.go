@@ -29,7 +29,7 @@ func newFlavorsCommand(a *app) *cobra.Command {
 
 // siteFlag is the flag that restricts a list to one site.
 func siteFlag(a *app, cmd *cobra.Command, site *string) {
-	cmd.Flags().StringVar(site, "site", "", "only at this `site`")
+	cmd.Flags().StringVar(site, "site", "", "only at this `SITE`")
 	completeOn(cmd, "site", a.completeSites())
 }
 

@@ -44,8 +44,8 @@ With --json each line is an object of its own.
 	f := cmd.Flags()
 	f.BoolVarP(&opts.follow, "follow", "f", false, "go on until the log ends")
 	f.BoolVar(&opts.stderr, "stderr", false, "standard error in place of standard output")
-	f.IntVar(&opts.tail, "tail", 0, "only the last so many `lines`; 0: all")
-	f.IntVar(&opts.attempt, "attempt", 0, "the log of this `attempt`; 0: the current one")
+	f.IntVar(&opts.tail, "tail", 0, "only the last so many `LINES`; 0: all")
+	f.IntVar(&opts.attempt, "attempt", 0, "the log of this attempt `NUMBER`; 0: the current one")
 	return cmd
 }
 

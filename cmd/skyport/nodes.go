@@ -15,7 +15,7 @@ func newNodesCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "nodes [flags]",
 		Short:             "List the nodes that there are now",
-		Long:              "List the nodes of all partitions that there are now, with the state of their partition.",
+		Long:              "List the nodes that there are now, with the state of the partition of each.",
 		Example:           lines("skyport nodes", "skyport nodes --site local --json"),
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,

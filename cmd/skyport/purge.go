@@ -41,7 +41,7 @@ ask at, --yes is needed.
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&opts.all, "all", "a", false, "all your jobs")
-	f.StringSliceVar(&opts.states, "state", nil, "all your jobs in these `states`")
+	f.StringSliceVar(&opts.states, "state", nil, "all your jobs in these `STATES`")
 	f.BoolVarP(&opts.yes, "yes", "y", false, "do not ask")
 	completeOn(cmd, "state", cobra.FixedCompletions(stateWords(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -42,7 +42,7 @@ Outputs that the script named and did not leave are told as warnings.
 		RunE:              func(cmd *cobra.Command, args []string) error { return runResults(cmd.Context(), a, opts, args[0]) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.to, "to", "", "fetch into this `directory`")
+	f.StringVar(&opts.to, "to", "", "fetch into this `DIRECTORY`")
 	f.BoolVar(&opts.force, "force", false, "also into a directory that is not empty")
 	f.BoolVar(&opts.list, "list", false, "only list what there is")
 	cmd.MarkFlagsMutuallyExclusive("to", "list")

@@ -36,8 +36,8 @@ skyport submit --follow job.sh.`,
 	root.SetUsageTemplate(usageTemplate)
 
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.Spool, "spool", "", "directory of the spool (default $SWM_SPOOL, then ~/.swm/spool)")
-	flags.StringVar(&a.CoreURL, "core", "", "URL of core (default $SWM_CORE, then what the spool says)")
+	flags.StringVar(&a.Spool, "spool", "", "use the spool in `DIRECTORY` (default $SWM_SPOOL, then ~/.swm/spool)")
+	flags.StringVar(&a.CoreURL, "core", "", "`URL` of core (default $SWM_CORE, then what the spool says)")
 	flags.BoolVar(&a.JSON, "json", false, "print JSON for programs")
 
 	root.AddGroup(
@@ -62,7 +62,7 @@ skyport submit --follow job.sh.`,
 		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newGCCommand(a),
 	)
 	add(groupCare,
-		newSetupCommand(a), newCertCommand(a), newCompletionCommand(a), newVersionCommand(a),
+		newSetupCommand(a), newCertCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
 	)
 	cobra.EnableCommandSorting = false // the order above is that of a job's life
 	root.AddCommand(newExitCodesTopic(), newEnvironmentTopic(), newDocsCommand(a))

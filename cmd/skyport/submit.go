@@ -54,10 +54,11 @@ asks for and where it would run now, at which price.`,
 		},
 	}
 	f := cmd.Flags()
+	f.SortFlags = false // its own first, then the directives in the order of their reference
 	f.BoolVarP(&opts.follow, "follow", "f", false, "show what happens and what the job writes, until it has ended")
 	f.BoolVarP(&opts.wait, "wait", "w", false, "stay until the job has ended")
 	f.BoolVar(&opts.dryRun, "dry-run", false, "submit nothing: show the job and where it would run now")
-	f.StringVar(&opts.key, "key", "", "the same `key` with the same job is the same job: submitting again is harmless")
+	f.StringVar(&opts.key, "key", "", "the same `TEXT` with the same job is the same job: submitting again is harmless")
 	for _, k := range jobscript.Keywords() {
 		addDirectiveFlag(cmd, k, &opts.directives)
 	}
