@@ -61,6 +61,7 @@ type Provider struct {
 	partitions map[skyport.PartitionID]*partition
 	changed    chan struct{} // closed and replaced at every change
 	faults     Faults
+	closed     bool // nothing is started any more
 }
 
 var (
@@ -115,8 +116,15 @@ func New(o Options) (*Provider, error) {
 // Close stops watching over the workers and gives the directory free. The
 // workers go on.
 func (p *Provider) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	empty := len(p.partitions) == 0
+	p.mu.Unlock()
 	p.stop()
 	p.work.Wait()
+	if empty {
+		p.socket.tidy()
+	}
 	if err := p.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("local site: %w", err)
 	}
@@ -236,6 +244,9 @@ func (p *Provider) checked(spec gate.PartitionSpec) (skyport.Flavor, error) {
 func (p *Provider) reserve(spec gate.PartitionSpec, flavor skyport.Flavor) (part *partition, first bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil, false, skyport.Errorf(skyport.CodeUnavailable, "site %s is closed", p.options.Site)
+	}
 	if part, ok := p.partitions[spec.ID]; ok {
 		switch {
 		case part.record.Deleting:

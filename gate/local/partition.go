@@ -19,6 +19,7 @@ import (
 type partition struct {
 	id       skyport.PartitionID
 	dir      string
+	created  time.Time
 	writing  sync.Mutex    // one change of the record at a time; taken before the provider's mutex
 	recorded chan struct{} // closed when the record is on disk, or cannot be
 
@@ -41,7 +42,7 @@ type node struct {
 
 // newPartition prepares the memory of a partition; it starts nothing.
 func (p *Provider) newPartition(r record) *partition {
-	part := &partition{id: r.Spec.ID, dir: filepath.Join(p.options.Dir, string(r.Spec.ID)), record: r}
+	part := &partition{id: r.Spec.ID, dir: filepath.Join(p.options.Dir, string(r.Spec.ID)), created: r.Created, record: r}
 	for _, name := range r.Spec.Nodes {
 		part.nodes = append(part.nodes, &node{name: name, dir: p.socket.nodeDir(part.id, name), state: gate.StateCreating})
 	}
@@ -140,8 +141,8 @@ func (p *Provider) load() error {
 func (p *Provider) start(part *partition, adopt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if part.record.Deleting || part.stop != nil {
-		return // a Delete was faster
+	if p.closed || part.record.Deleting || part.stop != nil {
+		return // a Delete was faster, or the next provider does it
 	}
 	ctx, stop := context.WithCancel(p.ctx)
 	part.stop = stop
@@ -225,11 +226,14 @@ func (p *Provider) giveUp(part *partition, why string) {
 // on until nothing is left, or the provider is closed.
 func (p *Provider) remove(id skyport.PartitionID) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	part := p.partitions[id]
 	if part.stop != nil {
 		part.stop()
 	}
-	p.mu.Unlock()
+	if p.closed {
+		return // the next provider does it
+	}
 	p.work.Go(func() {
 		part.watched.Wait()
 		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {

@@ -83,6 +83,15 @@ func (s sockets) ensure(nodeDir string) error {
 	return nil
 }
 
+// tidy removes the link, of which nobody has need, and the directory around
+// it when it was the last.
+func (s sockets) tidy() {
+	if target, err := os.Readlink(s.link()); err == nil && target == s.dir {
+		_ = os.Remove(s.link())     // it is made again when it is needed
+		_ = os.Remove(linkParent()) // fails while other links are there
+	}
+}
+
 // endpoint is where core dials the node.
 func (n *node) endpoint() string { return "unix://" + filepath.Join(n.dir, socketName) }
 

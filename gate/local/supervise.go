@@ -27,7 +27,7 @@ func (p *Provider) supervise(ctx context.Context, part *partition, n *node, adop
 	if adopt {
 		w = p.adopt(n)
 	}
-	if w == nil && !rest(ctx, min(p.options.BootDelay, time.Until(part.record.Created.Add(p.options.BootDelay)))) {
+	if w == nil && !rest(ctx, min(p.options.BootDelay, time.Until(part.created.Add(p.options.BootDelay)))) {
 		return
 	}
 	deaths, pause := 0, 100*time.Millisecond
