@@ -8,6 +8,7 @@
 //
 //	GET    /worker                          who this is: version, boot id
 //	PUT    /runs/{run}                      make the run's directory; starts nothing
+//	GET    /runs/{run}                      its status
 //	POST   /runs/{run}/inputs/…             transfer of the inputs (package transfer)
 //	POST   /runs/{run}/start                start the script, once, whatever happens
 //	GET    /watch                           stream of run statuses, one JSON object a line
@@ -18,5 +19,5 @@
 //	POST   /runs/{run}/connect?port=        becomes a TCP connection to the job's port
 //	POST   /runs/{run}/accept?port=         becomes the next TCP connection that the job makes to an out port
 //	DELETE /runs/{run}                      kill what is left and forget everything
-//	GET    /metrics                         Prometheus
+//	GET    /metrics                         Prometheus (also without /v1)
 package protocol

@@ -1,0 +1,136 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifier tells of changes of files as the kernel sees them.
+type notifier struct {
+	file *os.File
+	log  *slog.Logger
+	// pause is how long events may gather before they are told together.
+	pause time.Duration
+
+	mu      sync.Mutex
+	watches map[int32]func()
+	closed  chan struct{}
+}
+
+func newNotifier(pause time.Duration, log *slog.Logger) (*notifier, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("watch files: %w (a larger fs.inotify.max_user_instances may help)", err)
+	}
+	return &notifier{
+		file: os.NewFile(uintptr(fd), "inotify"), log: log, pause: pause,
+		watches: make(map[int32]func()), closed: make(chan struct{}),
+	}, nil
+}
+
+// add calls changed after each event of mask on path, never twice at once. It
+// must not block. The watch ends with drop, or with the file.
+func (n *notifier) add(path string, mask uint32, changed func()) (watch int32, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err = n.control(func(fd int) error {
+		wd, err := unix.InotifyAddWatch(fd, path, mask)
+		watch = int32(wd) //nolint:gosec // the kernel counts in int32
+		return err        //nolint:wrapcheck // wrapped below
+	})
+	if err != nil {
+		return 0, fmt.Errorf("watch %s: %w", path, err)
+	}
+	n.watches[watch] = changed
+	return watch, nil
+}
+
+// drop ends a watch.
+func (n *notifier) drop(watch int32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.watches[watch]; !ok {
+		return
+	}
+	delete(n.watches, watch)
+	_ = n.control(func(fd int) error { // fails when the file went first
+		_, err := unix.InotifyRmWatch(fd, uint32(watch)) //nolint:gosec // as above
+		return err                                       //nolint:wrapcheck // not told
+	})
+}
+
+func (n *notifier) control(do func(fd int) error) error {
+	raw, err := n.file.SyscallConn()
+	if err != nil {
+		return err //nolint:wrapcheck // callers wrap
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = do(int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// run tells of events until close. lost is called when events were lost.
+func (n *notifier) run(lost func()) {
+	buf := make([]byte, 64<<10)
+	for {
+		size, err := n.file.Read(buf)
+		if err != nil {
+			if !errors.Is(err, os.ErrClosed) && !errors.Is(err, io.EOF) {
+				n.log.Error("file watching ended", "error", err)
+			}
+			return
+		}
+		changed, overflow := n.events(buf[:size])
+		if overflow {
+			lost()
+		}
+		for _, tell := range changed {
+			tell()
+		}
+		if n.pause == 0 {
+			continue
+		}
+		gather := time.NewTimer(n.pause)
+		select {
+		case <-gather.C:
+		case <-n.closed:
+			gather.Stop()
+			return
+		}
+	}
+}
+
+// events reads the kernel's records; each watch is told once.
+func (n *notifier) events(buf []byte) (changed map[int32]func(), overflow bool) {
+	changed = make(map[int32]func())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for len(buf) >= unix.SizeofInotifyEvent {
+		event := (*unix.InotifyEvent)(unsafe.Pointer(&buf[0])) //nolint:gosec // the kernel's own layout, length checked
+		buf = buf[min(unix.SizeofInotifyEvent+int(event.Len), len(buf)):]
+		switch {
+		case event.Mask&unix.IN_Q_OVERFLOW != 0:
+			overflow = true
+		case event.Mask&unix.IN_IGNORED != 0:
+			delete(n.watches, event.Wd)
+		default:
+			if tell, ok := n.watches[event.Wd]; ok {
+				changed[event.Wd] = tell
+			}
+		}
+	}
+	return changed, overflow
+}
+
+func (n *notifier) close() {
+	close(n.closed)
+	_ = n.file.Close() // nothing was written
+}

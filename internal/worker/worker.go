@@ -1,0 +1,444 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/worker/proc"
+	"github.com/openworkload/skyport/internal/worker/protocol"
+	"github.com/openworkload/skyport/internal/worker/runtime"
+)
+
+// Options say where a worker lives and who it is.
+type Options struct {
+	// Dir holds everything that is durable. It is made with mode 0700.
+	Dir string
+	// Node is the name of the node; empty: the host name.
+	Node string
+	// Socket is the path that the worker listens on; empty: worker.sock in Dir.
+	Socket string
+	// Version is the build version.
+	Version string
+	// Shim is the command that becomes a shim when the run's directory is
+	// appended; empty: this program with the argument shim.
+	Shim []string
+	// Runtime runs the scripts; nil: runtime.Process.
+	Runtime runtime.Runtime
+	Logger  *slog.Logger // nil: slog.Default()
+}
+
+// Worker is the agent of one node. Open it, then Serve.
+type Worker struct {
+	opts        Options
+	log         *slog.Logger
+	runs        string // directory of the runs
+	socket      string
+	shimCommand []string
+	bootID      string
+	started     time.Time
+	lock        *os.File
+	listener    net.Listener
+	runtime     runtime.Runtime
+	board       *board
+	counts      *counts
+	notify      *notifier // of the runs' own files: told at once
+	logNotify   *notifier // of the logs: told together
+	observer    *observer
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	all  sync.WaitGroup
+
+	mu     sync.Mutex
+	byName map[string]*run
+	making map[string]*sync.Mutex // one request at a time makes or removes a run
+}
+
+// Open takes possession of a worker's directory and carries on with the runs
+// in it. A second worker on the same directory is CodeConflict. The worker
+// listens when Open returns; Serve answers. Close it when Serve is not called.
+func Open(opts Options) (*Worker, error) {
+	w, err := prepare(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open worker in %s: %w", opts.Dir, err)
+	}
+	if err := w.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open worker in %s: %w", opts.Dir, err), w.Close())
+	}
+	return w, nil
+}
+
+func prepare(opts Options) (*Worker, error) {
+	dir, err := filepath.Abs(opts.Dir)
+	if err != nil || opts.Dir == "" {
+		return nil, errors.Join(errors.New("a worker needs a directory"), err)
+	}
+	opts.Dir = dir
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.Node == "" {
+		if opts.Node, err = os.Hostname(); err != nil {
+			return nil, err //nolint:wrapcheck // Open wraps
+		}
+	}
+	w := &Worker{
+		opts: opts, log: opts.Logger, started: time.Now().UTC(),
+		runs: filepath.Join(dir, "runs"), socket: opts.Socket, shimCommand: opts.Shim, runtime: opts.Runtime,
+		byName: make(map[string]*run), making: make(map[string]*sync.Mutex),
+	}
+	if w.socket == "" {
+		w.socket = filepath.Join(dir, "worker.sock")
+	}
+	if len(w.shimCommand) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find the worker's own binary: %w", err)
+		}
+		w.shimCommand = []string{self, "shim"}
+	}
+	if w.bootID, err = proc.BootID(); err != nil {
+		return nil, err //nolint:wrapcheck // Open wraps
+	}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.observer = newObserver(w)
+	w.counts = newCounts(opts.Version)
+	return w, nil
+}
+
+func (w *Worker) open() error {
+	if err := os.MkdirAll(w.runs, 0o700); err != nil {
+		return err //nolint:wrapcheck // Open wraps
+	}
+	if err := os.Chmod(w.opts.Dir, 0o700); err != nil { //nolint:gosec // a directory
+		return err //nolint:wrapcheck // Open wraps
+	}
+	if err := w.lockDir(); err != nil {
+		return err
+	}
+	epoch, err := w.nextEpoch()
+	if err != nil {
+		return err
+	}
+	w.board = newBoard(epoch)
+	if w.runtime == nil {
+		w.runtime = runtime.NewProcess(w.opts.Dir)
+	}
+	if w.notify, err = newNotifier(0, w.log); err != nil {
+		return err
+	}
+	if w.logNotify, err = newNotifier(logPause, w.log); err != nil {
+		return err
+	}
+	w.all.Go(func() { w.notify.run(w.refreshAll) })
+	w.all.Go(func() { w.logNotify.run(w.refreshAll) })
+	w.all.Go(func() { w.observer.run(w.ctx) })
+	if err := w.adopt(); err != nil {
+		return err
+	}
+	return w.listen()
+}
+
+// logPause is how long growth of logs gathers before it is told.
+const logPause = 25 * time.Millisecond
+
+// lockDir makes sure that this is the only worker of the directory.
+func (w *Worker) lockDir() error {
+	f, err := os.OpenFile(filepath.Join(w.opts.Dir, "worker.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err //nolint:wrapcheck // Open wraps
+	}
+	w.lock = f
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return skyport.Errorf(skyport.CodeConflict, "another worker lives in %s", w.opts.Dir)
+	}
+	return nil
+}
+
+// nextEpoch counts the workers of this directory, so that the versions of
+// statuses go on growing whatever the clock does.
+func (w *Worker) nextEpoch() (uint32, error) {
+	path := filepath.Join(w.opts.Dir, "epoch")
+	var epoch uint64
+	data, err := os.ReadFile(path)
+	if err == nil {
+		if epoch, err = strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32); err != nil {
+			return 0, fmt.Errorf("read %s: %w", path, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, err //nolint:wrapcheck // Open wraps
+	}
+	epoch++
+	next := []byte(strconv.FormatUint(epoch, 10) + "\n")
+	if err := errors.Join(os.WriteFile(path+".tmp", next, 0o600), os.Rename(path+".tmp", path)); err != nil {
+		return 0, err
+	}
+	return uint32(epoch), nil
+}
+
+// adopt goes on with the runs of an earlier worker and removes what it had not
+// finished making or removing.
+func (w *Worker) adopt() error {
+	entries, err := os.ReadDir(w.runs)
+	if err != nil {
+		return err //nolint:wrapcheck // Open wraps
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			if err := removeAll(filepath.Join(w.runs, e.Name())); err != nil {
+				w.log.Warn("remains of a removed run", "error", err)
+			}
+			continue
+		}
+		r, err := w.openRun(e.Name())
+		if err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.byName[r.name] = r
+		w.mu.Unlock()
+	}
+	return w.runtime.Sweep(w.ctx, func(run string) bool { return w.find(run) != nil }) //nolint:wrapcheck // says it all
+}
+
+// maxSocketPath is what the kernel has room for.
+const maxSocketPath = 107
+
+func (w *Worker) listen() error {
+	if len(w.socket) > maxSocketPath {
+		return skyport.Errorf(skyport.CodeInvalid, "the socket's path %s is longer than %d bytes", w.socket, maxSocketPath).
+			WithHint("choose a shorter one with --socket")
+	}
+	// We hold the directory's lock: a socket that is there is of a dead worker.
+	if err := os.Remove(w.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err //nolint:wrapcheck // Open wraps
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(w.ctx, "unix", w.socket)
+	if err != nil {
+		return err //nolint:wrapcheck // Open wraps
+	}
+	w.listener = listener
+	return os.Chmod(w.socket, 0o600) //nolint:wrapcheck // Open wraps
+}
+
+// Socket is the path that the worker listens on.
+func (w *Worker) Socket() string { return w.socket }
+
+// Serve answers requests until ctx ends, then closes the worker. The runs go
+// on without it.
+func (w *Worker) Serve(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           w.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return w.ctx },
+	}
+	defer context.AfterFunc(ctx, func() {
+		w.stop() // streams end
+		// Requests that change something are short; the rest can be made again.
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			_ = server.Close() // said enough
+		}
+	})()
+	w.log.Info("worker listens", "socket", w.socket, "node", w.opts.Node, "version", w.opts.Version)
+	err := server.Serve(w.listener)
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return errors.Join(err, w.Close())
+}
+
+// Close stops looking after the runs and lets go of the directory.
+func (w *Worker) Close() error {
+	w.stop()
+	var failed error
+	if w.listener != nil {
+		if err := w.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			failed = err
+		}
+	}
+	for _, n := range []*notifier{w.notify, w.logNotify} {
+		if n != nil {
+			n.close()
+		}
+	}
+	w.all.Wait()
+	w.mu.Lock()
+	for _, r := range w.byName {
+		failed = errors.Join(failed, r.inputs.Close())
+	}
+	w.mu.Unlock()
+	if w.lock != nil {
+		failed = errors.Join(failed, w.lock.Close())
+	}
+	return failed
+}
+
+// find returns a run, or nil.
+func (w *Worker) find(name string) *run {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.byName[name]
+}
+
+func (w *Worker) forget(r *run) {
+	w.mu.Lock()
+	delete(w.byName, r.name)
+	w.mu.Unlock()
+	w.board.remove(r.name)
+	w.counts.forgot(r.current())
+}
+
+func (w *Worker) each() []*run {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make([]*run, 0, len(w.byName))
+	for _, r := range w.byName {
+		all = append(all, r)
+	}
+	return all
+}
+
+func (w *Worker) running() []*run {
+	all := w.each()
+	live := all[:0]
+	for _, r := range all {
+		if r.current().State == protocol.RunRunning {
+			live = append(live, r)
+		}
+	}
+	return live
+}
+
+func (w *Worker) refreshAll() {
+	for _, r := range w.each() {
+		r.refresh()
+	}
+}
+
+// oneAtATime makes requests that make or remove the same run wait for one
+// another. The returned function ends the turn.
+func (w *Worker) oneAtATime(name string) func() {
+	w.mu.Lock()
+	turn := w.making[name]
+	if turn == nil {
+		turn = &sync.Mutex{}
+		w.making[name] = turn
+	}
+	w.mu.Unlock()
+	turn.Lock()
+	return turn.Unlock
+}
+
+// put makes a run, or finds the one that was made by the same request before.
+func (w *Worker) put(spec protocol.RunSpec) (*run, error) {
+	if err := check(spec); err != nil {
+		return nil, err
+	}
+	defer w.oneAtATime(spec.Run)()
+	r := w.find(spec.Run)
+	if r == nil {
+		if err := w.makeRun(spec); err != nil {
+			return nil, err
+		}
+		var err error
+		if r, err = w.openRun(spec.Run); err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		w.byName[spec.Run] = r
+		w.mu.Unlock()
+		return r, nil
+	}
+	if !same(r.spec, spec) {
+		return nil, skyport.Errorf(skyport.CodeConflict, "run %s is there with another specification", spec.Run)
+	}
+	if spec.Start {
+		return r, r.start()
+	}
+	return r, nil
+}
+
+// same compares what was asked for; whether to start is no part of it.
+func same(a, b protocol.RunSpec) bool {
+	a.Start, b.Start = false, false
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// check refuses a specification that could not be kept.
+func check(spec protocol.RunSpec) error {
+	if !validName(spec.Run) {
+		return skyport.Errorf(skyport.CodeInvalid, "%q is not the name of a run", skyport.Abbreviate(spec.Run, 80))
+	}
+	req := spec.Request
+	for what, path := range map[string]string{
+		"standard input": req.Stdin, "standard output": req.Stdout, "standard error": req.Stderr, "work directory": req.WorkDir,
+	} {
+		if path != "" && !filepath.IsAbs(path) && !filepath.IsLocal(path) {
+			return skyport.Errorf(skyport.CodeInvalid, "%s %q leads out of the work directory", what, skyport.Abbreviate(path, 200))
+		}
+	}
+	for key, value := range spec.Env {
+		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") {
+			return skyport.Errorf(skyport.CodeInvalid, "environment entry %q cannot be set", skyport.Abbreviate(key, 80))
+		}
+	}
+	if spec.CPUs < 0 || spec.Memory < 0 || spec.Grace < 0 || req.TimeLimit < 0 {
+		return skyport.Errorf(skyport.CodeInvalid, "a limit of run %s is negative", spec.Run)
+	}
+	return nil
+}
+
+// validName says whether a name can be that of a directory, a cgroup and an
+// environment entry, and nothing else.
+func validName(name string) bool {
+	if name == "" || len(name) > 100 || name[0] == '.' || name[0] == '-' {
+		return false
+	}
+	for _, c := range name {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", c) {
+			return false
+		}
+	}
+	return true
+}
+
+// remove ends and forgets a run. One that is not there is no error.
+func (w *Worker) remove(ctx context.Context, name string) error {
+	if !validName(name) {
+		return skyport.Errorf(skyport.CodeInvalid, "%q is not the name of a run", skyport.Abbreviate(name, 80))
+	}
+	done := w.oneAtATime(name)
+	defer done()
+	r := w.find(name)
+	if r == nil {
+		return nil
+	}
+	if err := r.remove(ctx); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	delete(w.making, name) // who waits for this turn finds nothing
+	w.mu.Unlock()
+	return nil
+}
