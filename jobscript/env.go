@@ -23,6 +23,7 @@ func (environment) expects() string { return "NAME=value" }
 
 func (environment) read(v value) {
 	name, text, assigned := strings.Cut(v.text, "=")
+	text = bare(strings.TrimLeft(text, " \t"))
 	switch {
 	case !assigned || !isVariable(name):
 		// The value may be a secret: it is in no message.
@@ -31,16 +32,15 @@ func (environment) read(v value) {
 	case strings.HasPrefix(name, "SWM_"):
 		v.fail(0, "give it another name", "names that begin with SWM_ are set by Sky Port: %s", skyport.Abbreviate(name, 60))
 		return
-	case len(v.text) > maxVariable:
+	case len(name)+1+len(text) > maxVariable:
 		v.fail(0, "put it in a file", "%s is larger than %d bytes", skyport.Abbreviate(name, 60), maxVariable)
 		return
 	}
-	text = bare(strings.TrimLeft(text, " \t"))
 	// An override replaces the variable of the script, and of an earlier one.
 	if !v.override() && !v.claim(name, 0, name, "keep one of the two lines") {
 		return
 	}
-	if v.take(len(v.text)+1) > maxVariables {
+	if v.take(len(name)+1+len(text)+1) > maxVariables {
 		v.fail(0, "put large values in a file", "all variables together are larger than %d bytes", maxVariables)
 		return
 	}

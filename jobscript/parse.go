@@ -12,6 +12,10 @@ import (
 // MaxSize is the size in bytes of the largest script that is accepted.
 const MaxSize = 16 << 20
 
+// maxLine bounds one directive, in bytes, so that a hostile one costs little.
+// Every list that is within its own bound fits, however it is quoted.
+const maxLine = 512 << 10
+
 // mark begins a directive: the first word of its line, in just this case.
 const mark = "#SWM"
 
@@ -40,7 +44,7 @@ func Parse(script []byte, opts Options) (skyport.Request, error) {
 	p := parser{
 		file:    opts.File,
 		request: skyport.Request{Nodes: 1, Relocatable: true},
-		first:   make(map[claim]int, 16),
+		said:    make(map[*row]int, 16),
 	}
 	if p.file == "" {
 		p.file = "job script"
@@ -61,15 +65,14 @@ type parser struct {
 	file    string
 	request skyport.Request
 	errs    Errors
-	first   map[claim]int // line that said it first; 0 for an override
-	taken   map[*row]int  // bytes that a list has so far
+	said    map[*row]int   // lines of the directives that may stand only once
+	lists   map[*row]*list // what the others have so far
 }
 
-// claim is something that only one place may say: a directive that is not
-// repeatable (name is empty then), or a name within a list.
-type claim struct {
-	row  *row
-	name string
+// list is what a repeatable directive has said so far.
+type list struct {
+	lines map[string]int // line that said a name first; 0 for an override
+	size  int            // bytes of all its values
 }
 
 // unreadable refuses what is no script at all, before any line is looked at.
@@ -127,6 +130,11 @@ func (p *parser) readScript(script []byte) {
 // readLine reads one directive; what follows the mark begins at offset.
 func (p *parser) readLine(number int, text string, offset int) {
 	text = strings.TrimRight(text, " \t\r")
+	if len(text) > maxLine {
+		p.add(p.errorAt(number, 1, "a directive is longer than %s", skyport.Bytes(maxLine)).
+			WithHint("keep data out of directives"))
+		return
+	}
 	if i, what := unprintable(text); i >= 0 {
 		p.add(p.errorAt(number, column(text[:i]), "a directive must not contain %s", what).
 			WithHint("write directives in UTF-8, without control characters"))
@@ -147,11 +155,12 @@ func (p *parser) readLine(number int, text string, offset int) {
 	_, begin := firstWord(text, at+len(word))
 	v := value{p: p, row: row, text: text[begin:], whole: text, at: begin, line: number, word: word}
 	if !row.Repeatable {
-		if first, said := p.claim(claim{row: row}, number); said {
+		if first := p.said[row]; first > 0 {
 			p.add(p.errorAt(number, column(text[:at]), "%s is already set on line %d", word, first).
 				WithHint("keep one of the two lines"))
 			return
 		}
+		p.said[row] = number
 	}
 	if v.text == "" && !row.Switch {
 		v.fail(0, "", "expected %s", row.argument.expects())
@@ -176,6 +185,10 @@ func (p *parser) readOverrides(overrides []Directive) {
 		}
 		v := value{p: p, row: row, text: strings.Trim(o.Value, " \t\r\n"), word: row.Name}
 		v.whole = v.text
+		if len(v.text) > maxLine {
+			v.fail(0, "keep data out of directives", "the value is longer than %s", skyport.Bytes(maxLine))
+			continue
+		}
 		if i, what := unprintable(v.text); i >= 0 {
 			v.fail(i, "write it in UTF-8, without control characters", "the value must not contain %s", what)
 			continue
@@ -185,31 +198,11 @@ func (p *parser) readOverrides(overrides []Directive) {
 		// goes name by name.
 		if _, merges := row.argument.(environment); clears || row.Repeatable && !merges && !replaced[row] {
 			row.argument.clear(&p.request)
-			p.forget(row)
+			delete(p.lists, row)
 		}
 		replaced[row] = true
 		if !clears {
 			row.argument.read(v)
-		}
-	}
-}
-
-// claim notes that line says c. When something else said it before, claim
-// returns that line, and true.
-func (p *parser) claim(c claim, line int) (first int, said bool) {
-	if first, said := p.first[c]; said {
-		return first, true
-	}
-	p.first[c] = line
-	return 0, false
-}
-
-// forget frees every claim that was made for a row.
-func (p *parser) forget(r *row) {
-	delete(p.taken, r)
-	for c := range p.first {
-		if c.row == r {
-			delete(p.first, c)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -425,6 +426,31 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%d of %.20s: %q", c.most+1, c.format, got)
 		}
 	}
+	for _, line := range []string{
+		"#SWM ports " + strings.Repeat(",", 8<<20),
+		"#SWM ports " + strings.Repeat(",", 500<<10),
+		"#SWM input " + strings.Repeat("'' ", 4<<20),
+		"#SWM input " + strings.Repeat("'' ", 150<<10),
+		"#SWM stdin " + strings.Repeat("a ", 250<<10),
+		"#SWM comment " + strings.Repeat("x", 500<<10),
+		strings.Repeat("#SWM", 3<<20),
+		strings.Repeat("#SWM\n", 3<<20),
+	} {
+		start := time.Now()
+		got := complaint(line)
+		if took := time.Since(start); took > 5*time.Second || len(got) > 10<<10 {
+			t.Errorf("%.20s…: took %v for %d bytes of errors", line, took, len(got))
+		}
+	}
+	for _, value := range []string{strings.Repeat(",", 400<<10), strings.Repeat("'' ", 100<<10), strings.Repeat("x", 1<<20)} {
+		if got := complaint("true", set("ports", value, "input", value, "stdin", value)...); got == "" || len(got) > 10<<10 {
+			t.Errorf("override %.20s…: %d bytes of errors", value, len(got))
+		}
+	}
+	// The bounds count what is meant, not how it is quoted: what is accepted
+	// is accepted again in its normalised form.
+	checkRoundTrip(t, parse(t, "#SWM env A='"+strings.Repeat(`"`, 60<<10)+" '"))
+	checkRoundTrip(t, parse(t, lines(999, `#SWM input "'''''''''''''''''''''''''''''''''''''''''''''%d"`)))
 	full := lines(10_240, "#SWM input f%08d")
 	if got := complaint(full, set("input-files", "another", "input", "one")...); got != "" {
 		t.Errorf("an override has no room in a list that it replaces: %s", got)

@@ -33,7 +33,7 @@ func (a path) read(v value) {
 		return
 	}
 	if len(words) > 1 {
-		v.fail(words[1].at, "put quotes around a path with blanks: "+Quote(v.text), "expected one path")
+		v.fail(words[1].at, "put quotes around a path with blanks: "+Quote(skyport.Abbreviate(v.text, 60)), "expected one path")
 		return
 	}
 	if v.inTree(words[0], a.absolute) {

@@ -24,6 +24,9 @@ func (v value) override() bool { return v.line == 0 }
 // fail reports an error at an offset of the value's text. An empty hint shows
 // the example of the directive.
 func (v value) fail(offset int, hint, format string, args ...any) {
+	if len(v.p.errs) >= maxErrors {
+		return // spare the work: one line can have very many mistakes
+	}
 	args = append([]any{v.word}, args...)
 	var err *skyport.Error
 	if v.override() {
@@ -47,12 +50,27 @@ func (v value) refuse(offset int, part, format string, args ...any) {
 	v.fail(offset, "", "expected %s, not %q", fmt.Sprintf(format, args...), skyport.Abbreviate(part, 60))
 }
 
-// claim notes that this value says name in the list of its directive, and
-// reports an error when the list has it already.
+// list is what the directive of this value has said so far.
+func (v value) list() *list {
+	if l := v.p.lists[v.row]; l != nil {
+		return l
+	}
+	if v.p.lists == nil {
+		v.p.lists = make(map[*row]*list)
+	}
+	l := &list{lines: make(map[string]int)}
+	v.p.lists[v.row] = l
+	return l
+}
+
+// claim notes that this value says name, and reports an error when its
+// directive has said it before.
 func (v value) claim(name string, offset int, what, hint string) bool {
-	first, said := v.p.claim(claim{v.row, name}, v.line)
+	lines := v.list().lines
+	first, said := lines[name]
 	switch {
 	case !said:
+		lines[name] = v.line
 		return true
 	case first == 0:
 		v.fail(offset, hint, "%s is there twice", what)
@@ -62,12 +80,9 @@ func (v value) claim(name string, offset int, what, hint string) bool {
 	return false
 }
 
-// take counts the bytes that the list of this directive has so far, n more
-// included.
+// take counts n bytes more, and returns how many the directive has in all.
 func (v value) take(n int) int {
-	if v.p.taken == nil {
-		v.p.taken = make(map[*row]int)
-	}
-	v.p.taken[v.row] += n
-	return v.p.taken[v.row]
+	l := v.list()
+	l.size += n
+	return l.size
 }
