@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
@@ -247,6 +248,14 @@ func loadAuthority(pair Pair) (*authority, error) {
 
 // leaf signs a certificate for the key.
 func (a *authority) leaf(public crypto.PublicKey, req Request) (*x509.Certificate, error) {
+	template, err := leafTemplate(public, req)
+	if err != nil {
+		return nil, err
+	}
+	return sign(a.bound(template), a.cert, public, a.key)
+}
+
+func leafTemplate(public crypto.PublicKey, req Request) (*x509.Certificate, error) {
 	usage := usages(req.Role)
 	if usage == nil {
 		return nil, fmt.Errorf("role %q is not a leaf's", req.Role)
@@ -254,7 +263,7 @@ func (a *authority) leaf(public crypto.PublicKey, req Request) (*x509.Certificat
 	if req.Name == "" || len(req.Name) > 64 {
 		return nil, fmt.Errorf("name %q: want 1 to 64 bytes", skyport.Abbreviate(req.Name, 70))
 	}
-	template, err := certTemplate(public, cmpLife(req.Life, LeafLife))
+	template, err := certTemplate(public, cmp.Or(req.Life, LeafLife))
 	if err != nil {
 		return nil, err
 	}
@@ -263,26 +272,24 @@ func (a *authority) leaf(public crypto.PublicKey, req Request) (*x509.Certificat
 	template.ExtKeyUsage = usage
 	template.URIs = []*url.URL{roleURI(req.Role)}
 	if req.Role == RoleUser {
-		id := req.ID
-		if id == "" {
-			id = skyport.NewUserID()
-		}
-		if id, err = skyport.ParseUserID(string(id)); err != nil {
+		id, err := skyport.ParseUserID(string(cmp.Or(req.ID, skyport.NewUserID())))
+		if err != nil {
 			return nil, fmt.Errorf("user %w", err)
 		}
 		template.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: userIDAttribute, Value: string(id)}}
 		template.URIs = append(template.URIs, idURI(id))
 	}
 	for _, host := range req.Hosts {
-		if ip := net.ParseIP(strings.Trim(host, "[]")); ip != nil {
+		if ip := net.ParseIP(host); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
-		} else if err := CheckHost(host); err != nil {
-			return nil, err
-		} else {
-			template.DNSNames = append(template.DNSNames, host)
+			continue
 		}
+		if err := CheckHost(host); err != nil {
+			return nil, err
+		}
+		template.DNSNames = append(template.DNSNames, host)
 	}
-	return sign(a.bound(template), a.cert, public, a.key)
+	return template, nil
 }
 
 // bound shortens the template's life to that of the CA: a certificate that
@@ -419,11 +426,4 @@ func IssuedBy(cert, cas string) error {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
-}
-
-func cmpLife(asked, usual time.Duration) time.Duration {
-	if asked > 0 {
-		return asked
-	}
-	return usual
 }
