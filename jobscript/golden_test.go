@@ -44,7 +44,7 @@ func TestGolden(t *testing.T) {
 			got := outcome(t, script, jobscript.Options{File: "job.sh"})
 			if *update {
 				content = append(append(bytes.Clone(script), dashes...), got...)
-				if err := os.WriteFile(file, content, 0o644); err != nil {
+				if err := os.WriteFile(file, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
 				return

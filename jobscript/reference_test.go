@@ -26,7 +26,7 @@ func TestReferenceHasEveryDirective(t *testing.T) {
 	}
 	want := directiveTable()
 	if *update {
-		if err := os.WriteFile(reference, []byte(before+begin+want+end+after), 0o644); err != nil {
+		if err := os.WriteFile(reference, []byte(before+begin+want+end+after), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return
