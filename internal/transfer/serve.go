@@ -1,0 +1,316 @@
+package transfer
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/openworkload/skyport"
+)
+
+// Four routes make a transfer. The ends of the paths below count, so the
+// handlers may be mounted under any prefix, stripped or not.
+//
+//	POST …/manifest          manifest, and the frames of a small tree  ->  planReply
+//	POST …/chunks/{hash}     frames                                    ->  planReply without Missing
+//	GET  …/manifest?eager=N  ->  manifest, and the frames of a tree of at most N bytes
+//	POST …/read/{hash}       spans as JSON                             ->  frames
+//
+// A small tree takes one round trip, any other two and as many parallel
+// streams as one likes. Whichever request brings the last chunk also commits.
+const (
+	manifestRoute = "manifest"
+	chunksRoute   = "chunks"
+	readRoute     = "read"
+	contentType   = "application/vnd.skyport.transfer"
+)
+
+// planReply answers what came.
+type planReply struct {
+	Committed bool   `json:"committed"`
+	Missing   []Span `json:"missing,omitempty"`
+}
+
+// NewReceiveHandler takes trees over HTTP. place is asked at every request and
+// must give the same place for the same tree. The server above sets deadlines
+// and sees who may call.
+func NewReceiveHandler(place func(*http.Request) (Place, error), limits Limits) http.Handler {
+	return &receiveHandler{place, limits}
+}
+
+type receiveHandler struct {
+	place  func(*http.Request) (Place, error)
+	limits Limits
+}
+
+func (h *receiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route, hash := routeOf(r)
+	var reply planReply
+	var err error
+	switch {
+	case r.Method != http.MethodPost:
+		err = skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path)
+	case route == manifestRoute:
+		reply, err = h.plan(r)
+	case route == chunksRoute:
+		reply, err = h.chunks(r, hash)
+	default:
+		err = skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path)
+	}
+	if err != nil {
+		// The sender may still be sending: let it see the answer meanwhile.
+		_ = http.NewResponseController(w).EnableFullDuplex() // not needed by HTTP/2
+		writeProblem(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(reply) // a peer that is gone asks again
+}
+
+func (h *receiveHandler) plan(r *http.Request) (planReply, error) {
+	place, err := h.place(r)
+	if err != nil {
+		return planReply{}, err
+	}
+	m, err := readManifest(r.Body, h.limits)
+	if err != nil {
+		return planReply{}, err
+	}
+	sink, err := place.Open(r.Context(), m)
+	if err != nil {
+		return planReply{}, err //nolint:wrapcheck // it says all
+	}
+	return take(r, sink)
+}
+
+func (h *receiveHandler) chunks(r *http.Request, hash string) (planReply, error) {
+	place, err := h.place(r)
+	if err != nil {
+		return planReply{}, err
+	}
+	sink, err := place.Resume(r.Context(), hash)
+	if err != nil {
+		return planReply{}, err //nolint:wrapcheck // it says all
+	}
+	reply, err := take(r, sink)
+	reply.Missing = nil // other streams are bringing it
+	return reply, err
+}
+
+func take(r *http.Request, sink Sink) (planReply, error) {
+	if err := readFrames(r.Context(), r.Body, sink, nil); err != nil {
+		return planReply{}, err
+	}
+	if missing := sink.Missing(); len(missing) > 0 {
+		return planReply{Missing: missing}, nil
+	}
+	if err := sink.Commit(r.Context()); err != nil {
+		return planReply{}, err //nolint:wrapcheck // it says all
+	}
+	return planReply{Committed: true}, nil
+}
+
+// NewSendHandler gives a tree over HTTP. source is asked at every request and
+// should keep the source it gives: a pull is several requests.
+func NewSendHandler(source func(*http.Request) (Source, error)) http.Handler {
+	return &sendHandler{source}
+}
+
+type sendHandler struct {
+	source func(*http.Request) (Source, error)
+}
+
+func (h *sendHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route, hash := routeOf(r)
+	switch {
+	case r.Method == http.MethodGet && route == manifestRoute:
+		h.manifest(w, r)
+	case r.Method == http.MethodPost && route == readRoute:
+		h.read(w, r, hash)
+	default:
+		writeProblem(w, skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path))
+	}
+}
+
+func (h *sendHandler) manifest(w http.ResponseWriter, r *http.Request) {
+	source, err := h.source(r)
+	if err != nil {
+		writeProblem(w, err)
+		return
+	}
+	encoded, err := manifestBytes(source.Manifest())
+	if err != nil {
+		writeProblem(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	if _, err := w.Write(encoded); err != nil {
+		return // the peer is gone and asks again
+	}
+	var spans []Span
+	if eager, err := strconv.ParseInt(r.URL.Query().Get("eager"), 10, 64); err == nil && int64(source.Manifest().Bytes()) <= eager {
+		spans = source.Manifest().indexed().spans(func(uint32) bool { return true })
+	}
+	sendFrames(w, r, source, spans)
+}
+
+// largestRequest bounds the spans that a peer may ask for at once.
+const largestRequest = 16 << 20
+
+func (h *sendHandler) read(w http.ResponseWriter, r *http.Request, hash string) {
+	source, err := h.source(r)
+	if err != nil {
+		writeProblem(w, err)
+		return
+	}
+	if source.Manifest().Hash() != hash {
+		writeProblem(w, skyport.Errorf(skyport.CodeConflict, "the tree is not what it was: fetch its manifest again"))
+		return
+	}
+	var spans []Span
+	if err := json.NewDecoder(io.LimitReader(r.Body, largestRequest)).Decode(&spans); err != nil {
+		writeProblem(w, skyport.Errorf(skyport.CodeInvalid, "reading what is asked for: %w", err))
+		return
+	}
+	known := uint64(len(source.Manifest().indexed().chunks))
+	for _, s := range spans {
+		if uint64(s.First)+uint64(s.Count) > known {
+			writeProblem(w, skyport.Errorf(skyport.CodeInvalid, "the tree has no chunk %d", uint64(s.First)+uint64(s.Count)))
+			return
+		}
+	}
+	w.Header().Set("Content-Type", contentType)
+	sendFrames(w, r, source, spans)
+}
+
+func sendFrames(w http.ResponseWriter, r *http.Request, source Source, spans []Span) {
+	ctx := r.Context()
+	f := newFramer(source, compressionOf(r))
+	defer f.release()
+	end := endFrame(nil)
+	for s := range func(yield func(Span) bool) { f.x.batches(spans, yield) } {
+		frame, err := f.frame(ctx, s)
+		if err != nil {
+			end = endFrame(err)
+			break
+		}
+		start := time.Now()
+		if _, err := w.Write(frame); err != nil {
+			return // the peer is gone and asks again
+		}
+		f.wrote(len(frame), time.Since(start))
+	}
+	_, _ = w.Write(end) // as above
+}
+
+func compressionOf(r *http.Request) Compression {
+	switch r.URL.Query().Get("compress") {
+	case "never":
+		return CompressNever
+	case "always":
+		return CompressAlways
+	}
+	return CompressAuto
+}
+
+// routeOf returns the route at the end of the path, and the hash with it.
+func routeOf(r *http.Request) (route, hash string) {
+	parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")
+	last := parts[len(parts)-1]
+	if last == manifestRoute {
+		return last, ""
+	}
+	if len(parts) > 1 && isHash(last) {
+		return parts[len(parts)-2], last
+	}
+	return "", ""
+}
+
+// On the wire a manifest has its length before it: frames follow.
+func manifestBytes(m *Manifest) ([]byte, error) {
+	var b strings.Builder
+	b.Write(make([]byte, 8))
+	if _, err := m.WriteTo(&b); err != nil {
+		return nil, err
+	}
+	encoded := []byte(b.String())
+	binary.BigEndian.PutUint64(encoded, uint64(len(encoded)-8))
+	return encoded, nil
+}
+
+func readManifest(r io.Reader, limits Limits) (*Manifest, error) {
+	var length [8]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, cut(err)
+	}
+	n := binary.BigEndian.Uint64(length[:])
+	if n > largestManifest {
+		return nil, skyport.Errorf(skyport.CodeTooLarge, "the manifest has %d bytes, more than the limit of %d", n, uint64(largestManifest))
+	}
+	limited := &io.LimitedReader{R: r, N: int64(n)}
+	m, err := ReadManifest(limited, limits)
+	if err != nil {
+		return nil, err
+	}
+	if limited.N > 0 {
+		return nil, skyport.Errorf(skyport.CodeInvalid, "something follows the manifest")
+	}
+	return m, nil
+}
+
+// problem is an error on the wire, as RFC 9457 says.
+type problem struct {
+	Title  string       `json:"title"`
+	Status int          `json:"status"`
+	Detail string       `json:"detail"`
+	Code   skyport.Code `json:"code"`
+	Hint   string       `json:"hint,omitempty"`
+}
+
+func problemOf(err error) problem {
+	code := skyport.CodeOf(err)
+	if code == skyport.CodeInternal && isCut(err) {
+		code = skyport.CodeUnavailable
+	}
+	return problem{
+		Title: http.StatusText(code.Status()), Status: code.Status(),
+		Detail: skyport.Abbreviate(err.Error(), 8<<10), Code: code, Hint: skyport.Abbreviate(skyport.HintOf(err), 2<<10),
+	}
+}
+
+func (p problem) err() error {
+	if p.Code == "" {
+		p.Code = skyport.CodeInternal
+	}
+	return &skyport.Error{Code: p.Code, Message: skyport.Abbreviate(p.Detail, 8<<10), Hint: skyport.Abbreviate(p.Hint, 2<<10)}
+}
+
+func writeProblem(w http.ResponseWriter, err error) {
+	p := problemOf(err)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)          // a peer that is gone asks again
+	_ = http.NewResponseController(w).Flush() // as above
+}
+
+// replyError reads the problem of a reply that is not 200.
+func replyError(reply *http.Response) error {
+	var p problem
+	body, err := io.ReadAll(io.LimitReader(reply.Body, maxProblem))
+	if err != nil {
+		return cut(err)
+	}
+	if json.Unmarshal(body, &p) == nil && p.Code != "" {
+		return p.err()
+	}
+	code := skyport.CodeInternal
+	if reply.StatusCode >= 500 {
+		code = skyport.CodeUnavailable
+	}
+	return skyport.Errorf(code, "the peer answered %s: %s", reply.Status, skyport.Abbreviate(fmt.Sprintf("%q", body), 200))
+}
