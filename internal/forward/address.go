@@ -25,13 +25,14 @@ func ParseAddresses(setting string) (Addresses, error) {
 	if setting == "" {
 		return Addresses{prefix: netip.MustParsePrefix("127.0.0.0/8")}, nil
 	}
-	if addr, err := netip.ParseAddr(setting); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
+	addr, err := netip.ParseAddr(setting)
+	addr = addr.Unmap()
+	if err == nil && addr.Zone() == "" && !addr.IsUnspecified() && !addr.IsMulticast() {
 		return Addresses{prefix: netip.PrefixFrom(addr, addr.BitLen())}, nil
 	}
 	prefix, err := netip.ParsePrefix(setting)
 	if err != nil {
-		return Addresses{}, skyport.Errorf(skyport.CodeInvalid, "address of the forwarded ports: %q is neither an address nor a range", skyport.Abbreviate(setting, 60)).
+		return Addresses{}, skyport.Errorf(skyport.CodeInvalid, "address of the forwarded ports: %q is neither an address of this machine nor a range", skyport.Abbreviate(setting, 60)).
 			WithHint("write an address like 192.0.2.7, a range like 192.0.2.128/25, or nothing for loopback addresses")
 	}
 	return Addresses{prefix: prefix.Masked()}, nil

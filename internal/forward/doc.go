@@ -11,7 +11,8 @@
 // # The user's side of an in port
 //
 // A job has a loopback address of its own ([Addresses]), and its in ports answer
-// there under their own numbers. Towards a remote node core listens before the
+// there under their own numbers. (As with any loopback address, everybody on this
+// machine can connect; whom to answer is up to the job's server.) Towards a remote node core listens before the
 // job is called running, and a connection that comes before the job listens
 // waits for it a bounded time.
 //

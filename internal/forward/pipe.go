@@ -107,11 +107,12 @@ type closeWriter interface{ CloseWrite() error }
 // carry copies until src ends, and says which side failed.
 func carry(dst, src net.Conn, moved *atomic.Int64) (readErr, writeErr error) {
 	if up, ok := src.(*upgraded); ok {
-		rest := up.take()
-		n, err := dst.Write(rest)
-		moved.Add(int64(n))
-		if err != nil {
-			return nil, err
+		if rest := up.take(); len(rest) > 0 {
+			n, err := dst.Write(rest)
+			moved.Add(int64(n))
+			if err != nil {
+				return nil, err
+			}
 		}
 		src = up.Conn
 	}

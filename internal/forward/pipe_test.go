@@ -66,8 +66,8 @@ func echo(conn *net.TCPConn) {
 func pair(t testing.TB, network string) (a, b net.Conn) {
 	t.Helper()
 	address := "127.0.0.1:0"
-	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
+	if network != "tcp" {
+		network, address = "unix", filepath.Join(t.TempDir(), "s")
 	}
 	listener, err := net.Listen(network, address)
 	if err != nil {
@@ -91,6 +91,12 @@ func piped(t testing.TB, ctx context.Context, left, right string) (user, job net
 	t.Helper()
 	user, a := pair(t, left)
 	b, job := pair(t, right)
+	if left == "channel" {
+		a = channel{a}
+	}
+	if right == "channel" {
+		b = channel{b}
+	}
 	end := make(chan error, 1)
 	go func() {
 		_, err := Pipe(ctx, a, b)
@@ -131,7 +137,15 @@ func mustReadAll(t testing.TB, conn net.Conn, want string) {
 	}
 }
 
-var networks = [][2]string{{"tcp", "tcp"}, {"tcp", "unix"}, {"unix", "tcp"}, {"unix", "unix"}}
+// channel is a connection that is no socket but has halves, as a channel of SSH.
+type channel struct{ net.Conn }
+
+func (c channel) CloseWrite() error { return c.Conn.(closeWriter).CloseWrite() }
+
+var networks = [][2]string{
+	{"tcp", "tcp"}, {"tcp", "unix"}, {"unix", "tcp"}, {"unix", "unix"},
+	{"tcp", "channel"}, {"unix", "channel"}, {"channel", "unix"}, {"channel", "channel"},
+}
 
 func TestPipeHalfClose(t *testing.T) {
 	t.Parallel()
@@ -147,6 +161,25 @@ func TestPipeHalfClose(t *testing.T) {
 			mustWrite(t, job, "and more")
 			mustCloseWrite(t, job)
 			mustReadAll(t, user, "answer, and more")
+			if err := receive(t, "end of the pipe", done); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Both sides end without a word: there is no traffic whose events would wake
+// a pipe that forgot to look.
+func TestPipeSilentEnds(t *testing.T) {
+	t.Parallel()
+	for _, n := range networks {
+		t.Run(n[0]+"-"+n[1], func(t *testing.T) {
+			t.Parallel()
+			user, job, done := piped(t, t.Context(), n[0], n[1])
+			mustCloseWrite(t, user)
+			mustReadAll(t, job, "")
+			mustCloseWrite(t, job)
+			mustReadAll(t, user, "")
 			if err := receive(t, "end of the pipe", done); err != nil {
 				t.Fatal(err)
 			}
@@ -293,6 +326,32 @@ func TestPipeBackPressure(t *testing.T) {
 	user.Close()
 	if err := receive(t, "end of the pipe", done); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Thousands of idle connections must not cost a buffer each.
+func TestIdleConnectionsHoldNoBuffer(t *testing.T) {
+	// Not parallel: it looks at the memory of the process.
+	const count = 300
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC() // twice: a pool keeps its buffers over one
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapInuse)
+	}
+	before := heap()
+	for range count {
+		user, job, _ := piped(t, t.Context(), "tcp", "unix")
+		for _, conns := range [][2]net.Conn{{user, job}, {job, user}} {
+			mustWrite(t, conns[0], "x")
+			if _, err := io.ReadFull(conns[1], make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if each := (heap() - before) / count; each > bufferSize/4 {
+		t.Errorf("an idle connection holds %d bytes", each)
 	}
 }
 

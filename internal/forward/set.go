@@ -96,7 +96,7 @@ type port struct {
 	mu        sync.Mutex
 	closed    bool
 	job       string
-	target    string // where a shared network's job is dialled; empty: Connect
+	target    string // where the job is dialled on a shared network; empty: it does not listen
 	listeners []net.Listener
 	itself    bool // the job itself answers at the user's side
 	failure   error
@@ -185,17 +185,17 @@ func (s *Set) follow(p *port, address string) error {
 		return skyport.Errorf(skyport.CodeInvalid, "the job listens for port %d at %q, which is no address", p.Number, skyport.Abbreviate(address, 60))
 	}
 	at = at.Unmap()
-	own, number := s.cfg.Address, strconv.Itoa(p.Number)
+	own := net.JoinHostPort(s.cfg.Address, strconv.Itoa(p.Number))
 	switch {
-	case at == netip.IPv4Unspecified(), at.String() == own:
-		p.itself = true
+	case at == netip.IPv4Unspecified(), at.String() == s.cfg.Address:
+		p.itself, p.target = true, own
 		return nil
 	case at == netip.IPv6Unspecified():
 		// Whether this socket is for IPv4 too only the kernel knows: if it is,
 		// then our address is taken, by it.
-		probe, err := listen(s.ctx, net.JoinHostPort(own, number))
+		probe, err := listen(s.ctx, own)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			p.itself = true
+			p.itself, p.target = true, own
 			return nil
 		}
 		if err != nil {
@@ -204,7 +204,7 @@ func (s *Set) follow(p *port, address string) error {
 		closeAll([]net.Listener{probe})
 		at = netip.IPv6Loopback()
 	}
-	p.target = net.JoinHostPort(at.String(), number)
+	p.target = net.JoinHostPort(at.String(), strconv.Itoa(p.Number))
 	return s.listenLocked(s.ctx, p, at)
 }
 
