@@ -148,20 +148,19 @@ func (c *Client) broken(ctx context.Context, call call, err error) error {
 		return fmt.Errorf("%s %s: %w", call.method, call.path, ctx.Err())
 	}
 	var untrusted *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var op *net.OpError
+	isOp := errors.As(err, &op)
 	switch {
 	case errors.As(err, &untrusted):
 		return skyport.Errorf(skyport.CodeUnauthorized, "core at %s is not the one that is expected: %w", c.base, err).
 			WithHint("check the URL and the CA file; see: skyport doctor")
-	case errors.As(err, &alert):
+	case isOp && op.Op == "remote error": // a TLS alert
 		return skyport.Errorf(skyport.CodeUnauthorized, "core at %s refuses the certificate: %w", c.base, err).
 			WithHint("list certificates with: skyport cert list")
 	}
-	var op *net.OpError
-	dialing := errors.As(err, &op) && op.Op == "dial"
 	unavailable := skyport.Errorf(skyport.CodeUnavailable, "core at %s cannot be reached: %w", c.base, err).
 		WithHint("is it running? start it with: skyport up")
-	if call.once && !dialing {
+	if call.once && (!isOp || op.Op != "dial") {
 		unavailable.Hint = "the call may have arrived: look before you repeat it"
 		return unavailable
 	}

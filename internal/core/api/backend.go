@@ -88,6 +88,13 @@ type Backend interface {
 	Ready(ctx context.Context) error
 }
 
+// Positioner may be implemented by a [Backend]: it tells the seq of the newest
+// event, or 0. With it a stream that begins from now keeps its place when its
+// follower dials again before it saw an event.
+type Positioner interface {
+	LastEvent(ctx context.Context) (int64, error)
+}
+
 // Submission is one job to be.
 type Submission struct {
 	Script     []byte

@@ -120,6 +120,7 @@ func (s *eventStream) run(ctx context.Context) {
 			s.w.Header().Set("Cache-Control", "no-store")
 			s.w.WriteHeader(http.StatusOK)
 			s.write("retry: 1000\n\n")
+			s.findPlace(ctx)
 			s.flush()
 		}
 		again := s.sendStored(ctx) && s.sendLive(ctx, live)
@@ -127,6 +128,19 @@ func (s *eventStream) run(ctx context.Context) {
 		if !again {
 			return
 		}
+	}
+}
+
+// findPlace gives a stream that skips the past the position that it skips to:
+// an id without data, which a follower keeps and does not take for an event.
+func (s *eventStream) findPlace(ctx context.Context) {
+	backend, ok := s.api.Backend.(Positioner)
+	if s.last != FromNow || !ok {
+		return
+	}
+	if seq, err := backend.LastEvent(ctx); err == nil {
+		s.last = seq
+		s.write("id: " + strconv.FormatInt(seq, 10) + "\n\n")
 	}
 }
 

@@ -26,7 +26,7 @@ type Problem struct {
 	Hint   string          `json:"hint,omitempty" doc:"What to do next"`
 	Line   int             `json:"line,omitempty" doc:"Line in the job script, from 1"`
 	Column int             `json:"column,omitempty" doc:"Column in the job script, from 1"`
-	Errors []ProblemDetail `json:"errors,omitempty" doc:"What of the request is malformed"`
+	Errors []ProblemDetail `json:"errors,omitempty" doc:"Each thing that is wrong, when there are several"`
 	// RequestID finds a mistake of ours in the log of core.
 	RequestID string `json:"request_id,omitempty" doc:"Names the entry in the log of core"`
 }
@@ -35,6 +35,9 @@ type Problem struct {
 type ProblemDetail struct {
 	Message  string `json:"message"`
 	Location string `json:"location,omitempty" doc:"Such as body.inputs[0].name or query.limit"`
+	Hint     string `json:"hint,omitempty" doc:"What to do next"`
+	Line     int    `json:"line,omitempty" doc:"Line in the job script, from 1"`
+	Column   int    `json:"column,omitempty" doc:"Column in the job script, from 1"`
 }
 
 // Error returns what failed.
@@ -64,7 +67,16 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.RequestID = id
 		return p
 	}
-	return newProblem(known, err.Error())
+	p := newProblem(known, err.Error())
+	var several interface{ Unwrap() []error }
+	if errors.As(err, &several) && len(several.Unwrap()) > 1 {
+		for _, one := range several.Unwrap() {
+			if e, ok := errors.AsType[*skyport.Error](one); ok {
+				p.Errors = append(p.Errors, ProblemDetail{Message: one.Error(), Hint: e.Hint, Line: e.Line, Column: e.Column})
+			}
+		}
+	}
+	return p
 }
 
 func newProblem(err *skyport.Error, detail string) *Problem {

@@ -41,6 +41,10 @@ type Backend struct {
 	// Fail is asked before every call, by the name of the method; nil: never.
 	Fail func(method string) error
 
+	// OnSubmitted is called when a submission is accepted, before it is
+	// answered; nil: nothing.
+	OnSubmitted func()
+
 	mu          sync.Mutex
 	jobs        map[skyport.JobID]*job
 	order       []skyport.JobID
@@ -86,6 +90,14 @@ func (b *Backend) Submit(_ context.Context, caller api.User, key string, subs []
 	if err := b.failing("Submit"); err != nil {
 		return nil, err
 	}
+	jobs, err := b.accept(caller, key, subs)
+	if err == nil && b.OnSubmitted != nil {
+		b.OnSubmitted()
+	}
+	return jobs, err
+}
+
+func (b *Backend) accept(caller api.User, key string, subs []api.Submission) ([]skyport.Job, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.jobs == nil {
@@ -573,4 +585,11 @@ func (g *growing) Size() (int64, bool, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return int64(len(g.data)), g.more, g.changed
+}
+
+// LastEvent implements [api.Positioner].
+func (b *Backend) LastEvent(context.Context) (int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(len(b.events)), nil
 }
