@@ -97,7 +97,7 @@ func (p *Park) Serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		// Core went away in this very moment: its next request gets the connection.
 		p.all.Go(func() { p.offer(conn) })
-		return err
+		return unanswered(err)
 	}
 	p.pipe(r.Context(), peer, conn)
 	return nil
@@ -188,11 +188,20 @@ func ServeConnect(w http.ResponseWriter, r *http.Request, dial func(ctx context.
 	}
 	peer, err := Upgrade(w, r)
 	if err != nil {
-		_ = conn.Close() // the error says it
-		return err
+		_ = conn.Close() // never spoke to anybody
+		return unanswered(err)
 	}
 	if _, err := Pipe(r.Context(), peer, conn); err != nil {
 		slog.Debug("forwarded connection ended early", "path", r.URL.Path, "error", err)
 	}
 	return nil
+}
+
+// unanswered drops an error of [Upgrade] that came after the connection was
+// taken over: core has gone, and there is nobody to answer.
+func unanswered(err error) error {
+	if skyport.CodeOf(err) == skyport.CodeUnavailable {
+		return nil
+	}
+	return err
 }
