@@ -28,24 +28,25 @@ type app struct {
 	Out, Err *screen
 
 	Now func() time.Time
+	Env func(string) string // the environment
 
 	began bool // the arguments were right; a command runs
 }
 
 func newApp(in io.Reader, out, errs io.Writer) *app {
-	return &app{In: in, Out: newScreen(out), Err: newScreen(errs), Now: time.Now}
+	return &app{In: in, Out: newScreen(out), Err: newScreen(errs), Now: time.Now, Env: os.Getenv}
 }
 
 // begin settles the flags that all commands share, before the command's own
 // run function.
 func (a *app) begin() error {
 	a.began = true
-	dir, err := spool.Default(a.Spool)
+	dir, err := spool.Default(cmp.Or(a.Spool, a.Env("SWM_SPOOL")))
 	if err != nil {
 		return fmt.Errorf("find the spool: %w", err)
 	}
 	a.Spool = dir
-	a.CoreURL = cmp.Or(a.CoreURL, os.Getenv("SWM_CORE"))
+	a.CoreURL = cmp.Or(a.CoreURL, a.Env("SWM_CORE"))
 	return nil
 }
 
@@ -62,7 +63,7 @@ func (a *app) client() (*client.Client, error) {
 	}
 	c, err := client.New(client.Options{
 		URL:       url,
-		CAFile:    cmp.Or(os.Getenv("SWM_CA"), spool.Layout{Dir: a.Spool}.CAChain()),
+		CAFile:    cmp.Or(a.Env("SWM_CA"), spool.Layout{Dir: a.Spool}.CAChain()),
 		CertFile:  pair.Cert,
 		KeyFile:   pair.Key,
 		UserAgent: "skyport/" + readVersion().Version,
@@ -97,7 +98,7 @@ func (a *app) coreURL() (string, error) {
 // certificate finds the certificate of the person who runs this: in the home
 // directory when the spool is the default one, else in the spool.
 func (a *app) certificate() (pki.Pair, error) {
-	if cert, key := os.Getenv("SWM_CERT"), os.Getenv("SWM_KEY"); cert != "" || key != "" {
+	if cert, key := a.Env("SWM_CERT"), a.Env("SWM_KEY"); cert != "" || key != "" {
 		if cert == "" || key == "" {
 			return pki.Pair{}, usagef("SWM_CERT and SWM_KEY go together: only one of them is set")
 		}

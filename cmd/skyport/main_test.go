@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 func sky(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = run(args, strings.NewReader(""), &stdout, &stderr)
+	code = run(newApp(strings.NewReader(""), &stdout, &stderr), args)
 	return code, stdout.String(), stderr.String()
 }
 

@@ -38,10 +38,12 @@ func newScreen(w io.Writer) *screen {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return s
 	}
-	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
-		s.width = width
+	var height int
+	var err error
+	if s.width, height, err = term.GetSize(int(f.Fd())); err != nil {
+		s.width = 0
 	}
-	s.live = os.Getenv("TERM") != "dumb"
+	s.live = os.Getenv("TERM") != "dumb" && s.width > 0 && height > 0
 	s.colour = s.live && os.Getenv("NO_COLOR") == ""
 	return s
 }

@@ -61,6 +61,9 @@ skyport submit --follow job.sh.`,
 	add(groupSites,
 		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newGCCommand(a),
 	)
+	add(groupDaemons,
+		newGateCommand(a),
+	)
 	add(groupCare,
 		newSetupCommand(a), newCertCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
 	)

@@ -127,11 +127,11 @@ func runSubmit(ctx context.Context, a *app, opts submitOptions, args []string, d
 	defer c.Close()
 	sub := client.Submission{Script: script.text, Directives: opts.directives, Key: opts.key}
 	if opts.dryRun {
-		return showPlan(ctx, a, c, sub)
+		return showPlan(ctx, a, c, sub, script)
 	}
 	job, err := submit(ctx, a, c, sub)
 	if err != nil {
-		return err
+		return script.blame(err)
 	}
 	switch {
 	case opts.follow:
@@ -199,11 +199,15 @@ type jobText struct {
 
 // parse checks the script here, so that mistakes are told without core.
 func (s jobText) parse(directives []skyport.Directive) (skyport.Request, error) {
-	overrides := make([]jobscript.Directive, len(directives))
-	for i, d := range directives {
-		overrides[i] = jobscript.Directive(d)
+	return jobscript.Parse(s.text, jobscript.Options{File: s.file, Overrides: directives})
+}
+
+// blame finds out whether an error of core is about a line of the script.
+func (s jobText) blame(err error) error {
+	if wrong, ok := errors.AsType[*skyport.Error](err); ok && wrong.Line > 0 {
+		return scriptError{s, err}
 	}
-	return jobscript.Parse(s.text, jobscript.Options{File: s.file, Overrides: overrides})
+	return err
 }
 
 // readScript reads what is to be submitted. Dash is the number of arguments
@@ -282,9 +286,9 @@ func (e scriptError) Unwrap() error { return e.err }
 // tell prints one mistake per line, so that editors find the places; people at
 // a terminal also see the line and a mark below the column.
 func (e scriptError) tell(a *app) {
-	var all jobscript.Errors
-	if !errors.As(e.err, &all) {
-		all = jobscript.Errors{skyport.Errorf(skyport.CodeInvalidScript, "%w", e.err)}
+	all, ok := errors.AsType[jobscript.Errors](e.err)
+	if one, single := errors.AsType[*skyport.Error](e.err); !ok && single {
+		all = jobscript.Errors{one}
 	}
 	source := strings.Split(string(e.script.text), "\n")
 	for _, one := range all {
@@ -301,10 +305,10 @@ func (e scriptError) tell(a *app) {
 }
 
 // showPlan prints the normalised job and where it would run now.
-func showPlan(ctx context.Context, a *app, c *client.Client, sub client.Submission) error {
+func showPlan(ctx context.Context, a *app, c *client.Client, sub client.Submission, script jobText) error {
 	plan, err := c.Plan(ctx, sub)
 	if err != nil {
-		return err
+		return script.blame(err)
 	}
 	if a.JSON {
 		return a.printJSON(plan)

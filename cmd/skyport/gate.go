@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/gate/local"
+	"github.com/openworkload/skyport/internal/pki"
+	"github.com/openworkload/skyport/internal/spool"
+	"github.com/openworkload/skyport/internal/workerbin"
+)
+
+func newGateCommand(a *app) *cobra.Command {
+	var opts daemonOptions
+	cmd := &cobra.Command{
+		Use:   "gate [flags]",
+		Short: "Run the gate, which speaks to the sites",
+		Long: `Run the gate of the spool in the foreground, apart from core: it makes nodes at
+the sites and removes them, and is called by core only. It ends cleanly on
+Ctrl-C; what runs on nodes goes on. skyport up runs it together with core.`,
+		Example:           lines("skyport gate", "skyport gate --log-format json --log-level debug"),
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, log, err := opts.open(a)
+			if err != nil {
+				return err
+			}
+			return runGate(cmd.Context(), s, log, nil)
+		},
+	}
+	opts.addFlags(cmd)
+	return cmd
+}
+
+// runGate is the gate of a spool, until ctx ends. It calls ready, if not nil,
+// with its URL once it can be called.
+func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(url string)) (err error) {
+	lock, err := s.Lock("gate")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+
+	providers, closeProviders, err := openProviders(s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeProviders()) }()
+
+	certificate, err := pki.NewReloader(s.GateFiles(), log)
+	if err != nil {
+		return fmt.Errorf("start the gate: %w", err)
+	}
+	server := gate.NewServer(gate.Options{
+		Providers: providers,
+		Authorize: func(r *http.Request) error { return onlyCore(certificate, r) },
+		Logger:    log,
+		Version:   readVersion().Version,
+	})
+	listener, err := net.Listen("tcp", s.Config.Gate.Listen)
+	if err != nil {
+		return skyport.Errorf(skyport.CodeConflict, "start the gate: %w", err).
+			WithHint("skyport doctor looks for the reason; gate.listen in %s sets the address", s.ConfigFile())
+	}
+	url := spool.URLOf(listener.Addr().String())
+	if err := lock.Announce(url); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	log.Info("gate is ready", "url", url)
+	if ready != nil {
+		ready(url)
+	}
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return server.Run(ctx) })
+	parts.Go(func() error {
+		certificate.Renew(ctx, pki.Renewal{Issuer: s.ClusterCA(), Life: s.Config.CertificateLife})
+		return nil
+	})
+	parts.Go(func() error {
+		return serve(ctx, &http.Server{
+			Handler:           server.Handler(),
+			ReadHeaderTimeout: 10 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			TLSConfig:         certificate.StrictServerTLS(pki.RoleCore),
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		}, listener)
+	})
+	return parts.Wait()
+}
+
+// openProviders opens the sites that the configuration names.
+func openProviders(s *spool.Spool, log *slog.Logger) (providers []gate.Provider, closeAll func() error, err error) {
+	if !s.Config.Local.Enabled {
+		return nil, func() error { return nil }, nil
+	}
+	worker, err := workerbin.Install(filepath.Join(s.GateState(), "workers"), runtime.GOARCH)
+	if err != nil {
+		return nil, nil, fmt.Errorf("install the worker: %w", err)
+	}
+	c := s.Config.Local
+	here, err := local.New(local.Options{
+		Dir:          s.Local(),
+		WorkerBinary: worker,
+		Limits:       skyport.Limits{Nodes: c.Nodes, CPUs: c.CPUs, Memory: c.Memory},
+		Price:        c.Price,
+		Logger:       log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return []gate.Provider{here}, here.Close, nil
+}
+
+// onlyCore admits the one caller that the gate has.
+func onlyCore(certificate *pki.Reloader, r *http.Request) error {
+	if r.TLS == nil {
+		return skyport.Errorf(skyport.CodeUnauthorized, "the gate answers over TLS only")
+	}
+	_, err := certificate.Verify(*r.TLS, pki.RoleCore)
+	return err
+}
