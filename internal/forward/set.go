@@ -156,6 +156,19 @@ func (s *Set) Listening(number int, address string) error {
 	return nil
 }
 
+// ListeningAt brings the news of all in ports at once: where the job listens, by
+// port. It does not listen for those that are missing. Errors are those of
+// [Set.Listening], joined.
+func (s *Set) ListeningAt(addresses map[int]string) error {
+	var failures []error
+	for _, p := range s.ports {
+		if p.Direction == skyport.In {
+			failures = append(failures, s.listening(p, addresses[p.Number]))
+		}
+	}
+	return errors.Join(failures...)
+}
+
 func (s *Set) listening(p *port, address string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

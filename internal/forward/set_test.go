@@ -219,6 +219,27 @@ func TestSharedNetworkTakenPort(t *testing.T) {
 	speaks(t, at("127.66.2.2", port), "job")
 }
 
+func TestListeningAt(t *testing.T) {
+	t.Parallel()
+	one := serveTCP(t, "127.0.0.1:0", says("one")).Port
+	two := serveTCP(t, "127.0.0.1:0", says("two")).Port
+	s := openSet(t, Config{Address: "127.66.11.2", Ports: append(in(one), in(two)...), SharedNetwork: true})
+	if err := s.ListeningAt(map[int]string{one: "127.0.0.1", two: "127.0.0.1"}); err != nil {
+		t.Fatal(err)
+	}
+	speaks(t, at("127.66.11.2", one), "one")
+	speaks(t, at("127.66.11.2", two), "two")
+	if err := s.ListeningAt(map[int]string{two: "127.0.0.1"}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, at("127.66.11.2", one))
+	speaks(t, at("127.66.11.2", two), "two")
+	if err := s.ListeningAt(map[int]string{one: "nonsense"}); skyport.CodeOf(err) != skyport.CodeInvalid {
+		t.Fatal(err)
+	}
+	refused(t, at("127.66.11.2", two))
+}
+
 func TestNonsenseNews(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
