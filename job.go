@@ -109,6 +109,7 @@ type Job struct {
 	ResultBytes Bytes         `json:"result_bytes,omitempty" doc:"Size of the outputs that arrived"`
 	Inputs      []StagedInput `json:"inputs,omitempty" doc:"Inputs that were staged to core"`
 	Retried     int           `json:"retried,omitempty" doc:"New attempts made since the last requeue because a node or a site failed"`
+	Misplaced   int           `json:"misplaced,omitempty" doc:"Attempts in a row that ended before the script began"`
 	NotBefore   time.Time     `json:"not_before,omitzero" doc:"Is not placed before this moment, after a failure"`
 	Origin      string        `json:"origin,omitempty" doc:"Address that the job was submitted from; out ports lead there"`
 	Purged      bool          `json:"-"` // to be forgotten as soon as nothing of it is left

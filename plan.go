@@ -26,6 +26,6 @@ type Orphan struct {
 	Site      string      `json:"site"`
 	Partition PartitionID `json:"partition"`
 	Name      string      `json:"name"`
-	Since     time.Time      `json:"since"`
+	Since     time.Time   `json:"since"`
 	Removed   bool        `json:"removed" doc:"Its removal was asked for"`
 }

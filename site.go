@@ -10,7 +10,7 @@ type Site struct {
 	Local     bool   `json:"local" doc:"Its nodes are this machine: job and user share one network"`
 	Container bool   `json:"container" doc:"Its nodes have a container engine"`
 	// DefaultFlavor and DefaultImage are names.
-	DefaultFlavor string `json:"default_flavor,omitempty" doc:"Name of the flavor that jobs get when they name none and all fit"`
+	DefaultFlavor string `json:"default_flavor,omitempty" doc:"Name of the flavor that terminals offer first"`
 	DefaultImage  string `json:"default_image,omitempty" doc:"Name of the cloud image that nodes boot when a job names none"`
 	Limits        Limits `json:"limits" doc:"How much may be had at once"`
 }

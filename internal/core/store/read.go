@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	sqlite "modernc.org/sqlite"
 
@@ -62,6 +63,13 @@ func (s *Store) Jobs(ctx context.Context, f JobFilter) ([]skyport.Job, error) {
 // Job returns a job, unless it was purged.
 func (s *Store) Job(ctx context.Context, id skyport.JobID) (skyport.Job, error) {
 	return one(ctx, s, scanJob, notFound("job", id), selectJob+` WHERE id = $1 AND purged = 0`, id)
+}
+
+// EndedBefore returns the ids of jobs that ended before a moment, oldest first.
+func (s *Store) EndedBefore(ctx context.Context, before time.Time, limit int) ([]skyport.JobID, error) {
+	scan := func(row scanner) (id skyport.JobID, err error) { return id, row.Scan(&id) }
+	return many(ctx, s, scan, `SELECT id FROM jobs WHERE state IN ('F', 'C', 'E') AND end_time < $1 AND purged = 0
+		ORDER BY end_time LIMIT $2`, micros(before), limit)
 }
 
 // Script returns the script of a job.
@@ -149,6 +157,11 @@ func (s *Store) Fact(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("store: fact %s: %w", name, err)
 	}
 	return value, nil
+}
+
+// Submission is what [Tx.Submission] is, outside of an update.
+func (s *Store) Submission(ctx context.Context, owner skyport.UserID, key, hash string) ([]skyport.JobID, error) {
+	return submission(s.read.QueryRowContext(ctx, selectSubmission, owner, key), key, hash)
 }
 
 // InputManifests returns the manifests of all staged inputs that jobs of the

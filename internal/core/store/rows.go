@@ -18,7 +18,7 @@ import (
 var (
 	jobColumns = []string{
 		"id", "number", "owner", "account", "name", "state", "details", "request", "attempt", "partition_id", "site",
-		"flavor", "node_names", "address", "exit_code", "signal", "warnings", "result_bytes", "inputs", "retried",
+		"flavor", "node_names", "address", "exit_code", "signal", "warnings", "result_bytes", "inputs", "retried", "misplaced",
 		"not_before", "origin", "purged", "submit_time", "start_time", "end_time",
 	}
 	attemptColumns = []string{
@@ -52,7 +52,7 @@ func jobArgs(j *skyport.Job) []any {
 	return []any{
 		j.ID, j.Number, j.Owner, j.Account, j.Name, j.State, j.Details, toJSON(j.Request), j.Attempt, j.Partition, j.Site,
 		j.Flavor, toJSON(j.NodeNames), j.Address, j.ExitCode, j.Signal, toJSON(j.Warnings), int64(j.ResultBytes), toJSON(j.Inputs),
-		j.Retried, micros(j.NotBefore), j.Origin, flag(j.Purged), micros(j.SubmitTime), micros(j.StartTime), micros(j.EndTime),
+		j.Retried, j.Misplaced, micros(j.NotBefore), j.Origin, flag(j.Purged), micros(j.SubmitTime), micros(j.StartTime), micros(j.EndTime),
 	}
 }
 
@@ -62,7 +62,7 @@ func scanJob(row scanner) (j skyport.Job, err error) {
 	err = row.Scan(
 		&j.ID, &j.Number, &j.Owner, &j.Account, &j.Name, &j.State, &j.Details, &request, &j.Attempt, &j.Partition, &j.Site,
 		&j.Flavor, &nodes, &j.Address, &j.ExitCode, &j.Signal, &warnings, &j.ResultBytes, &inputs,
-		&j.Retried, &notBefore, &j.Origin, &purged, &submit, &start, &end)
+		&j.Retried, &j.Misplaced, &notBefore, &j.Origin, &purged, &submit, &start, &end)
 	if err != nil {
 		return j, err
 	}

@@ -188,8 +188,14 @@ func (tx *Tx) event(e skyport.Event) error {
 // Submission looks up an earlier submission of owner under key. It returns
 // nil when there is none, and CodeKeyReused when it had another hash.
 func (tx *Tx) Submission(owner skyport.UserID, key, hash string) ([]skyport.JobID, error) {
+	return submission(tx.queryRow(selectSubmission, owner, key), key, hash)
+}
+
+const selectSubmission = `SELECT hash, jobs FROM submissions WHERE owner = $1 AND key = $2`
+
+func submission(row scanner, key, hash string) ([]skyport.JobID, error) {
 	var had, list string
-	err := tx.queryRow(`SELECT hash, jobs FROM submissions WHERE owner = $1 AND key = $2`, owner, key).Scan(&had, &list)
+	err := row.Scan(&had, &list)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, nil
@@ -239,4 +245,13 @@ func (tx *Tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 		return nil, err
 	}
 	return stmt.QueryContext(ctx, args...) //nolint:wrapcheck // wrapped by its callers, one and all
+}
+
+// Held counts the attempts that hold room on a partition.
+func (tx *Tx) Held(id skyport.PartitionID) (n int, err error) {
+	err = tx.queryRow(`SELECT count(*) FROM attempts WHERE partition_id = $1 AND phase < 6`, id).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("store: attempts on partition %s: %w", id, err)
+	}
+	return n, nil
 }

@@ -28,6 +28,7 @@ CREATE TABLE jobs (
     result_bytes BIGINT NOT NULL,
     inputs       TEXT NOT NULL,
     retried      BIGINT NOT NULL,
+    misplaced    BIGINT NOT NULL,
     not_before   BIGINT NOT NULL,
     origin       TEXT NOT NULL,
     purged       BIGINT NOT NULL,
@@ -37,6 +38,8 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
 CREATE INDEX jobs_active ON jobs (number) WHERE state IN ('Q', 'W', 'T', 'R') OR purged = 1;
+
+CREATE INDEX jobs_ended ON jobs (end_time) WHERE state IN ('F', 'C', 'E');
 
 CREATE TABLE scripts (
     job  TEXT PRIMARY KEY,

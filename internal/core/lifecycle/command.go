@@ -1,0 +1,129 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/internal/core/store"
+)
+
+// Cancel moves the job to C at once; what it has at a site is stopped and
+// removed behind it. A job that has ended is CodeConflict.
+func (e *Engine) Cancel(ctx context.Context, id skyport.JobID) error {
+	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		job, err := tx.Job(id)
+		if err != nil {
+			return err
+		}
+		if job.State.Terminal() {
+			return skyport.Errorf(skyport.CodeConflict, "job %s has ended already: it is %s", id, job.State.Word())
+		}
+		return tx.MoveJob(&job, skyport.JobCanceled, "Canceled")
+	})
+}
+
+// Requeue moves the job to Q at once, from any state, to be run as a new
+// attempt. An attempt that is under way is stopped and removed behind it.
+func (e *Engine) Requeue(ctx context.Context, id skyport.JobID) error {
+	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		job, err := tx.Job(id)
+		if err != nil {
+			return err
+		}
+		job.Retried, job.Misplaced, job.NotBefore = 0, 0, time.Time{}
+		if job.State == skyport.JobQueued {
+			return tx.MoveJob(&job, skyport.JobQueued, skyport.DetailsQueued)
+		}
+		backToQueue(&job)
+		return tx.MoveJob(&job, skyport.JobQueued, skyport.DetailsQueued)
+	})
+}
+
+// Purge cancels the jobs where they have not ended, and forgets them as soon as
+// nothing of them is left anywhere. From now on nobody sees them.
+func (e *Engine) Purge(ctx context.Context, ids []skyport.JobID) error {
+	for part := range slices.Chunk(ids, 500) {
+		err := e.Store.Update(ctx, func(tx *store.Tx) error {
+			for _, id := range part {
+				job, err := tx.Job(id)
+				if skyport.CodeOf(err) == skyport.CodeNotFound && err != nil {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				job.Purged = true
+				to := job.State
+				if !to.Terminal() {
+					to = skyport.JobCanceled
+				}
+				if err := tx.MoveJob(&job, to, "Purged"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("purge: %w", err)
+		}
+	}
+	return nil
+}
+
+// forget removes what is left of a purged job here.
+func (e *Engine) forget(ctx context.Context, id skyport.JobID) {
+	var tries backoff
+	for ctx.Err() == nil {
+		err := e.Archive.Forget(id)
+		if err == nil {
+			err = e.Store.Update(ctx, func(tx *store.Tx) error { return tx.ForgetJob(id) })
+		}
+		if err == nil {
+			return
+		}
+		e.log.Warn("purge: trying again", "job", id, "error", err)
+		pause(ctx, nil, tries.next())
+	}
+}
+
+// Sweep looks for partitions that carry our tag and that the store does not
+// know, or knows to be deleted, and has them removed; dry only looks.
+func (e *Engine) Sweep(ctx context.Context, dry bool) ([]skyport.Orphan, error) {
+	var orphans []skyport.Orphan
+	var errs []error
+	for _, site := range e.Catalog.Sites() {
+		there, err := e.Gate.List(ctx, site.Name, e.Owner)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list the partitions of site %s: %w", site.Name, err))
+			continue
+		}
+		for _, status := range there {
+			if status.Owner != e.Owner {
+				continue
+			}
+			row, err := e.Store.Partition(ctx, status.ID)
+			if err != nil && skyport.CodeOf(err) != skyport.CodeNotFound {
+				errs = append(errs, err)
+				continue
+			}
+			if err == nil && row.State != skyport.PartitionDeleted {
+				continue
+			}
+			orphan := skyport.Orphan{Site: site.Name, Partition: status.ID, Name: skyport.PartitionName(status.ID), Since: status.Created}
+			if !dry && status.State != gate.StateDeleting {
+				err := e.Gate.Delete(ctx, site.Name, status.ID)
+				if err != nil && !errors.Is(err, gate.ErrNotFound) {
+					errs = append(errs, fmt.Errorf("delete partition %s at site %s: %w", status.ID, site.Name, err))
+				}
+				orphan.Removed = err == nil || errors.Is(err, gate.ErrNotFound)
+			}
+			orphans = append(orphans, orphan)
+		}
+	}
+	return orphans, errors.Join(errs...)
+}

@@ -1,0 +1,474 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/internal/core/link"
+	"github.com/openworkload/skyport/internal/core/schedule"
+	"github.com/openworkload/skyport/internal/core/store"
+)
+
+// partition is the loop of one partition.
+type partition struct {
+	e    *Engine
+	id   skyport.PartitionID
+	wake chan struct{}
+
+	// Guarded by the engine's lock.
+	row   skyport.Partition
+	link  *link.Link
+	stay  []skyport.PartitionState // the step under way is for these states
+	leave context.CancelCauseFunc  // ends that step
+}
+
+// errMoved ends a step whose partition or job has moved on.
+var errMoved = errors.New("moved on")
+
+// changed takes a new row. The engine's lock is held.
+func (p *partition) changed(row skyport.Partition) {
+	p.row = row
+	if p.leave != nil && !slices.Contains(p.stay, row.State) {
+		p.leave(errMoved)
+	}
+	wake(p.wake)
+}
+
+// reconcile moves the partition from state to state until it is deleted.
+func (p *partition) reconcile(ctx context.Context) {
+	var tries backoff
+	for ctx.Err() == nil {
+		row := p.current()
+		if row.State == skyport.PartitionDeleted {
+			break
+		}
+		err := p.step(ctx, &row)
+		switch {
+		case err == nil:
+			tries.reset()
+		case ctx.Err() == nil:
+			p.e.log.Warn("partition: trying again", "partition", row.ID, "state", row.State, "error", err)
+			p.note(ctx, row.State, fmt.Sprintf("%s: trying again: %v", row.State, err))
+			pause(ctx, nil, tries.next())
+		}
+	}
+	p.close()
+}
+
+// step does what the state asks for. It returns when the state has changed, or
+// may have; an error is tried again with backoff.
+func (p *partition) step(ctx context.Context, row *skyport.Partition) error {
+	switch row.State {
+	case skyport.PartitionPlanned:
+		return p.move(ctx, skyport.PartitionPlanned, skyport.PartitionCreating, skyport.DetailsPartitionNotYet, nil)
+	case skyport.PartitionCreating, skyport.PartitionBooting:
+		return p.create(ctx, row)
+	case skyport.PartitionConnecting:
+		return p.connect(ctx, row)
+	case skyport.PartitionReady, skyport.PartitionBusy:
+		return p.hold(ctx, row)
+	case skyport.PartitionDraining:
+		return p.drain(ctx)
+	case skyport.PartitionFailed:
+		return p.move(ctx, row.State, skyport.PartitionDeleting, "Removing after: "+row.Details, nil)
+	case skyport.PartitionDeleting:
+		return p.remove(ctx, row)
+	}
+	return nil
+}
+
+// create asks the gate for the partition, again and again under the same id,
+// and follows it until its nodes have addresses.
+func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
+	ctx, cancel := p.while(ctx, skyport.PartitionCreating, skyport.PartitionBooting)
+	defer cancel()
+	ctx, stop := context.WithDeadlineCause(ctx, row.Created.Add(p.e.Limits.Create),
+		fmt.Errorf("the site did not bring up the nodes within %s", p.e.Limits.Create))
+	defer stop()
+
+	if row.State == skyport.PartitionCreating {
+		err := p.e.Gate.Create(ctx, p.spec(row))
+		if errors.Is(err, gate.ErrPermanent) {
+			p.refuse(row, err)
+			return p.fail(ctx, fmt.Sprintf("site %s refused the partition: %v", row.Site, err))
+		}
+		if err != nil {
+			return p.failPastDeadline(ctx, fmt.Errorf("create at site %s: %w", row.Site, err))
+		}
+	}
+	version := ""
+	for {
+		status, next, err := p.e.Gate.Wait(ctx, row.Site, row.ID, version)
+		switch {
+		case errors.Is(err, gate.ErrNotFound):
+			return p.fail(ctx, "the site has nothing of the partition any more")
+		case err != nil:
+			return p.failPastDeadline(ctx, fmt.Errorf("wait for site %s: %w", row.Site, err))
+		}
+		version = next
+		switch status.State {
+		case gate.StateFailed, gate.StateDeleting:
+			return p.fail(ctx, "the site could not bring up the nodes: "+status.Details)
+		case gate.StateBooting:
+			if p.current().State == skyport.PartitionCreating {
+				err = p.move(ctx, skyport.PartitionCreating, skyport.PartitionBooting, skyport.DetailsPartitionSpawned, withNodes(status.Nodes))
+			}
+		case gate.StateUp:
+			return p.move(ctx, p.current().State, skyport.PartitionConnecting, skyport.DetailsPartitionSpawned, withNodes(status.Nodes))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// connect opens the link and waits for the worker.
+func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
+	ctx, cancel := p.while(ctx, skyport.PartitionConnecting)
+	defer cancel()
+	l, err := p.open(row)
+	if err != nil {
+		return p.fail(ctx, err.Error())
+	}
+	deadline := time.Now().Add(p.e.Limits.Connect)
+	for {
+		up, _, cause := l.Up()
+		if up {
+			return p.ready(ctx)
+		}
+		if time.Now().After(deadline) {
+			return p.fail(ctx, fmt.Sprintf("the worker did not answer within %s: %v", p.e.Limits.Connect, cause))
+		}
+		if !pause(ctx, p.wake, time.Until(deadline)) {
+			return nil
+		}
+	}
+}
+
+// ready marks the partition ready, or busy at once with the jobs that wait.
+func (p *partition) ready(ctx context.Context) error {
+	return p.update(ctx, skyport.PartitionConnecting, func(tx *store.Tx, row *skyport.Partition) error {
+		row.ReadyAt = tx.Now()
+		if len(p.attempts()) > 0 {
+			return tx.MovePartition(row, skyport.PartitionBusy, skyport.DetailsConnected)
+		}
+		row.IdleSince = tx.Now()
+		return tx.MovePartition(row, skyport.PartitionReady, skyport.DetailsConnected)
+	})
+}
+
+// hold keeps the link open and the lease alive, and watches the site, until
+// the state changes.
+func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
+	ctx, cancel := p.while(ctx, skyport.PartitionReady, skyport.PartitionBusy)
+	defer cancel()
+	l, err := p.open(row)
+	if err != nil {
+		return p.fail(ctx, err.Error())
+	}
+	gone := make(chan string, 1)
+	watching, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	defer func() { stop(); <-done }()
+	go func() { defer close(done); p.watchSite(watching, row, gone) }()
+
+	for {
+		renew := p.e.Limits.Lease / 4
+		if err := p.e.Gate.Extend(ctx, row.Site, row.ID, time.Now().Add(p.e.Limits.Lease)); err != nil && ctx.Err() == nil {
+			p.e.log.Warn("the lease was not renewed", "partition", row.ID, "error", err)
+			renew = min(renew, time.Minute)
+		}
+		renewal := time.Now().Add(renew)
+		for time.Now().Before(renewal) {
+			most := time.Until(renewal)
+			if up, since, cause := l.Up(); !up {
+				left := p.e.Limits.Lost - time.Since(since)
+				if left <= 0 {
+					return p.fail(ctx, fmt.Sprintf("node %s has not answered for %s: %v", row.Nodes[0].Name, p.e.Limits.Lost, cause))
+				}
+				most = min(most, left)
+			}
+			timer := time.NewTimer(most)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return nil
+			case why := <-gone:
+				timer.Stop()
+				return p.fail(ctx, why)
+			case <-p.wake:
+			case <-timer.C:
+			}
+			timer.Stop()
+		}
+	}
+}
+
+// watchSite tells when the site has lost the partition or given it up.
+func (p *partition) watchSite(ctx context.Context, row *skyport.Partition, gone chan<- string) {
+	var tries backoff
+	version := ""
+	for ctx.Err() == nil {
+		status, next, err := p.e.Gate.Wait(ctx, row.Site, row.ID, version)
+		switch {
+		case errors.Is(err, gate.ErrNotFound):
+			gone <- "the site has removed the partition"
+			return
+		case err != nil:
+			pause(ctx, nil, tries.next())
+		case status.State == gate.StateFailed || status.State == gate.StateDeleting:
+			gone <- "the site gave up the partition: " + status.Details
+			return
+		default:
+			version = next
+			tries.reset()
+		}
+	}
+}
+
+// drainPatience is how long a draining partition waits for a worker that does
+// not answer: whatever is on it ends with it.
+const drainPatience = 10 * time.Second
+
+// drain waits until no attempt holds the partition, then has it deleted.
+func (p *partition) drain(ctx context.Context) error {
+	start := time.Now()
+	for {
+		silent := true
+		if l := p.linked(); l != nil {
+			up, _, _ := l.Up()
+			silent = !up
+		}
+		if len(p.attempts()) == 0 || (silent && time.Since(start) > drainPatience) {
+			return p.move(ctx, skyport.PartitionDraining, skyport.PartitionDeleting, "Removing from the site", nil)
+		}
+		if row := p.current(); silent && !row.ReadyAt.IsZero() {
+			if _, err := p.open(&row); err != nil {
+				return err
+			}
+		}
+		if !pause(ctx, p.wake, drainPatience) {
+			return nil
+		}
+	}
+}
+
+// remove asks the gate to delete the partition until it says that nothing is left.
+func (p *partition) remove(ctx context.Context, row *skyport.Partition) error {
+	p.close()
+	version := ""
+	for {
+		if err := p.e.Gate.Delete(ctx, row.Site, row.ID); err != nil && !errors.Is(err, gate.ErrNotFound) {
+			return fmt.Errorf("delete at site %s: %w", row.Site, err)
+		}
+		// Ask again once in a while: a request to delete may have been lost.
+		waiting, cancel := context.WithTimeout(ctx, time.Minute)
+		for {
+			_, next, err := p.e.Gate.Wait(waiting, row.Site, row.ID, version)
+			if errors.Is(err, gate.ErrNotFound) {
+				cancel()
+				return p.update(ctx, skyport.PartitionDeleting, func(tx *store.Tx, row *skyport.Partition) error {
+					row.DeletedAt = tx.Now()
+					return tx.MovePartition(row, skyport.PartitionDeleted, "Removed; the site confirms it")
+				})
+			}
+			if err != nil {
+				expired := waiting.Err() != nil && ctx.Err() == nil
+				cancel()
+				if expired {
+					break
+				}
+				return fmt.Errorf("wait for removal at site %s: %w", row.Site, err)
+			}
+			version = next
+		}
+	}
+}
+
+// spec is what the gate is asked for: made of the row alone, so that the same
+// call can be made again. Only the lease moves.
+func (p *partition) spec(row *skyport.Partition) gate.PartitionSpec {
+	spec := gate.PartitionSpec{
+		ID: row.ID, Owner: p.e.Owner, Site: row.Site, Flavor: row.Flavor.Name, Image: row.Image,
+		Lease: time.Now().Add(p.e.Limits.Lease).UTC(),
+	}
+	for _, n := range row.Nodes {
+		spec.Nodes = append(spec.Nodes, n.Name)
+	}
+	return spec
+}
+
+// refuse remembers that the site does not give this offer now.
+func (p *partition) refuse(row *skyport.Partition, err error) {
+	p.e.mu.Lock()
+	p.e.refused[schedule.Offer{Site: row.Site, Flavor: row.Flavor.Name}] = schedule.Refusal{
+		Until: time.Now().Add(time.Minute), Reason: fmt.Sprintf("site %s refused flavor %s: %v", row.Site, row.Flavor.Name, err),
+	}
+	p.e.mu.Unlock()
+}
+
+// fail ends the partition for a reason; its deletion follows.
+func (p *partition) fail(ctx context.Context, reason string) error {
+	// The context of the step may be what ended: the failure must be written.
+	return p.update(context.WithoutCancel(ctx), "", func(tx *store.Tx, row *skyport.Partition) error {
+		if !row.State.CanMove(skyport.PartitionFailed) {
+			return nil
+		}
+		return tx.MovePartition(row, skyport.PartitionFailed, reason)
+	})
+}
+
+// failPastDeadline fails the partition when err came from the end of the
+// step's deadline, and passes other errors on to be tried again.
+func (p *partition) failPastDeadline(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return p.fail(ctx, fmt.Sprintf("%v (%v)", context.Cause(ctx), err))
+	}
+	if ctx.Err() != nil {
+		return nil // the state has changed, or we stop
+	}
+	return err
+}
+
+// move writes a move from one state, if that is still the state.
+func (p *partition) move(ctx context.Context, from, to skyport.PartitionState, details string, change func(*skyport.Partition)) error {
+	return p.update(ctx, from, func(tx *store.Tx, row *skyport.Partition) error {
+		if change != nil {
+			change(row)
+		}
+		if err := tx.MovePartition(row, to, details); err != nil {
+			return err
+		}
+		return p.tellWaiting(tx, details)
+	})
+}
+
+// note tells of trouble in a state, if that is still the state.
+func (p *partition) note(ctx context.Context, state skyport.PartitionState, details string) {
+	err := p.update(ctx, state, func(tx *store.Tx, row *skyport.Partition) error {
+		return tx.MovePartition(row, state, details)
+	})
+	if err != nil && ctx.Err() == nil {
+		p.e.log.Error("partition: its trouble was not written", "partition", p.id, "error", err)
+	}
+}
+
+// update changes the row in a transaction; nothing happens when its state is
+// no longer the expected one ("" is any).
+func (p *partition) update(ctx context.Context, expected skyport.PartitionState, change func(*store.Tx, *skyport.Partition) error) error {
+	return p.e.Store.Update(ctx, func(tx *store.Tx) error {
+		row, err := tx.Partition(p.id)
+		if err != nil {
+			return err
+		}
+		if expected != "" && row.State != expected {
+			return nil
+		}
+		return change(tx, &row)
+	})
+}
+
+// tellWaiting shows the partition's progress on the jobs that wait for it.
+func (p *partition) tellWaiting(tx *store.Tx, details string) error {
+	for _, a := range p.attempts() {
+		job, err := tx.Job(a.Job)
+		if err != nil {
+			return err
+		}
+		if job.State != skyport.JobWaiting || job.Attempt != a.Number {
+			continue
+		}
+		if err := tx.MoveJob(&job, skyport.JobWaiting, details); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// while returns a context that ends when the partition leaves the states.
+func (p *partition) while(ctx context.Context, states ...skyport.PartitionState) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	p.stay, p.leave = states, cancel
+	if !slices.Contains(states, p.row.State) {
+		cancel(errMoved)
+	}
+	return ctx, func() { cancel(nil) }
+}
+
+// current is the row as of the last commit.
+func (p *partition) current() skyport.Partition {
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	return p.row
+}
+
+// attempts are the rows of the attempts that hold the partition.
+func (p *partition) attempts() []skyport.Attempt {
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	return p.e.attemptsOn(p.id)
+}
+
+// open opens the link, once.
+func (p *partition) open(row *skyport.Partition) (*link.Link, error) {
+	if l := p.linked(); l != nil {
+		return l, nil
+	}
+	l, err := link.Open(link.Options{Node: row.Nodes[0], Changed: p.runChanged, Logger: p.e.log})
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	p.e.mu.Lock()
+	p.link = l
+	p.e.wakeAttemptsOf(row.ID)
+	p.e.mu.Unlock()
+	return l, nil
+}
+
+// runChanged wakes the attempt that a news of the link is for, or all.
+func (p *partition) runChanged(run string) {
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	if run == "" {
+		wake(p.wake)
+		p.e.wakeAttemptsOf(p.id)
+		return
+	}
+	job, _, _ := strings.Cut(run, ".")
+	for _, a := range p.e.attempts[skyport.JobID(job)] {
+		wake(a.wake)
+	}
+}
+
+func (p *partition) linked() *link.Link {
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	return p.link
+}
+
+// close ends the link.
+func (p *partition) close() {
+	p.e.mu.Lock()
+	l := p.link
+	p.link = nil
+	p.e.mu.Unlock()
+	if l != nil {
+		l.Close()
+	}
+}
+
+func withNodes(nodes []skyport.Node) func(*skyport.Partition) {
+	return func(row *skyport.Partition) {
+		if len(nodes) == len(row.Nodes) {
+			row.Nodes = nodes
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package schedule
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/openworkload/skyport"
+)
+
+// Available is a flavor at a site that could serve a job.
+type Available struct {
+	Site   skyport.Site
+	Flavor skyport.Flavor
+}
+
+// Offers returns what could ever serve the request, cheapest first, whatever is
+// in use now. When nothing could, the error says why: CodeUnsatisfiable or
+// CodeNoEngine.
+func Offers(r *skyport.Request, account string, accounts []skyport.Account, sites []skyport.Site, flavors []skyport.Flavor) ([]Available, error) {
+	allowed := map[string]skyport.Site{}
+	at := slices.IndexFunc(accounts, func(a skyport.Account) bool { return a.Name == account })
+	if at < 0 {
+		return nil, skyport.Errorf(skyport.CodeUnknownAccount, "there is no account %q", account)
+	}
+	for _, site := range sites {
+		if (r.Site == "" || r.Site == site.Name) && MayUse(&accounts[at], site.Name) {
+			allowed[site.Name] = site
+		}
+	}
+	if len(allowed) == 0 {
+		return nil, skyport.Errorf(skyport.CodeUnsatisfiable, "account %s may not use any site%s", account, named(" named ", r.Site))
+	}
+	var offers []Available
+	var why shortfall
+	for _, f := range flavors {
+		site, ok := allowed[f.Site]
+		if !ok || (r.Flavor != "" && r.Flavor != f.Name) {
+			continue
+		}
+		if why.check(r, site, f) {
+			offers = append(offers, Available{Site: site, Flavor: f})
+		}
+	}
+	if len(offers) == 0 {
+		return nil, why.error(r)
+	}
+	slices.SortStableFunc(offers, func(a, b Available) int {
+		return cmp.Or(
+			cmp.Compare(a.Flavor.Price, b.Flavor.Price), cmp.Compare(a.Flavor.CPUs, b.Flavor.CPUs),
+			cmp.Compare(a.Flavor.Memory, b.Flavor.Memory), cmp.Compare(a.Site.Name, b.Site.Name), cmp.Compare(a.Flavor.Name, b.Flavor.Name))
+	})
+	return offers, nil
+}
+
+// MayUse says whether the account may use the site.
+func MayUse(a *skyport.Account, site string) bool {
+	return slices.Contains(a.Sites, "*") || slices.Contains(a.Sites, site)
+}
+
+// RoomOf is the room that a request takes of each node of a flavor: what it
+// asks for, or the whole node when it names the flavor and not the cpus, or
+// wants several nodes.
+func RoomOf(r *skyport.Request, f skyport.Flavor) Room {
+	if nodesOf(r) > 1 || (r.Flavor != "" && r.CPUs == 0) {
+		return Room{CPUs: f.CPUs, Memory: f.Memory, GPUs: f.GPUs}
+	}
+	return Room{CPUs: max(1, r.CPUs), Memory: r.Memory, GPUs: r.GPUs}
+}
+
+func nodesOf(r *skyport.Request) int { return max(1, r.Nodes) }
+
+// shortfall remembers the first thing that no flavor had.
+type shortfall struct{ engine, price, nodes, size []string }
+
+func (s *shortfall) check(r *skyport.Request, site skyport.Site, f skyport.Flavor) bool {
+	nodes, name := nodesOf(r), f.Site+"/"+f.Name
+	switch {
+	case f.CPUs < r.CPUs || f.Memory < r.Memory || f.GPUs < r.GPUs:
+		s.size = append(s.size, name)
+	case new(usage).lacks(site.Limits, nodes, f) != "":
+		s.nodes = append(s.nodes, fmt.Sprintf("%s has %s at most", site.Name, new(usage).lacks(site.Limits, nodes, f)))
+	case r.MaxPrice > 0 && f.Price*float64(nodes) > r.MaxPrice:
+		s.price = append(s.price, fmt.Sprintf("%s costs %.4g an hour", name, f.Price*float64(nodes)))
+	case r.ContainerImage != "" && !site.Container:
+		s.engine = append(s.engine, site.Name)
+	default:
+		return true
+	}
+	return false
+}
+
+func (s *shortfall) error(r *skyport.Request) error {
+	switch {
+	case len(s.engine) > 0:
+		return skyport.Errorf(skyport.CodeNoEngine, "the nodes of site %s have no container engine, which container-image %s needs", s.engine[0], r.ContainerImage).
+			WithHint("leave out container-image, or name a site whose nodes have one (skyport sites)")
+	case len(s.price) > 0:
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "nothing that fits costs %.4g an hour or less: %s", r.MaxPrice, s.price[0]).
+			WithHint("raise max-price")
+	case len(s.nodes) > 0:
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "%d node(s) are more than there can be: %s", nodesOf(r), s.nodes[0]).
+			WithHint("ask for fewer nodes or a smaller flavor")
+	case len(s.size) > 0:
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "no flavor has %s", needs(r)).
+			WithHint("skyport flavors lists what there is")
+	}
+	return skyport.Errorf(skyport.CodeUnsatisfiable, "no flavor%s%s", named(" named ", r.Flavor), named(" at site ", r.Site)).
+		WithHint("skyport flavors lists what there is")
+}
+
+// needs says the size that a request asks for.
+func needs(r *skyport.Request) string {
+	var parts []string
+	if r.CPUs > 0 {
+		parts = append(parts, fmt.Sprintf("%d CPUs", r.CPUs))
+	}
+	if r.Memory > 0 {
+		parts = append(parts, r.Memory.String()+" of memory")
+	}
+	if r.GPUs > 0 {
+		parts = append(parts, fmt.Sprintf("%d GPUs", r.GPUs))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func named(before, name string) string {
+	if name == "" {
+		return ""
+	}
+	return before + name
+}
