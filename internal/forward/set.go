@@ -157,7 +157,7 @@ func (s *Set) Listening(number int, address string) error {
 }
 
 // ListeningAt brings the news of all in ports at once: where the job listens, by
-// port. It does not listen for those that are missing. Errors are those of
+// port. For those that are missing it does not listen. Errors are those of
 // [Set.Listening], joined.
 func (s *Set) ListeningAt(addresses map[int]string) error {
 	var failures []error
