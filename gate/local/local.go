@@ -125,24 +125,43 @@ func (p *Provider) Close() error {
 	if empty {
 		p.socket.tidy()
 	}
-	if err := p.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := release(p.lock); err != nil {
 		return fmt.Errorf("local site: %w", err)
 	}
 	return nil
 }
 
-// hold takes the lock that says: this directory has a provider.
+// hold takes the lock that says: this directory has a provider. A provider that
+// was killed while it started a worker leaves the lock to the newborn process,
+// which lets it go a moment later: hence the patience.
 func hold(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close() // nothing was written
-		return nil, skyport.Errorf(skyport.CodeConflict, "another gate holds %s: %w", filepath.Dir(path), err).
-			WithHint("stop the other gate, or give this one a spool of its own")
+	for wait := time.Millisecond; ; wait *= 2 {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if wait > 500*time.Millisecond || !rest(context.Background(), wait) {
+			_ = f.Close() // nothing was written
+			return nil, skyport.Errorf(skyport.CodeConflict, "another gate holds %s: %w", filepath.Dir(path), err).
+				WithHint("stop the other gate, or give this one a spool of its own")
+		}
 	}
-	return f, nil
+}
+
+// release lets the lock go, also for processes that are being born just now.
+func release(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	if errors.Is(err, unix.EBADF) {
+		return nil // closed before
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	return nil
 }
 
 // Kind returns "local".

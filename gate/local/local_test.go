@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -16,6 +15,7 @@ import (
 	"github.com/openworkload/skyport/gate/gatetest"
 	"github.com/openworkload/skyport/gate/local"
 	"github.com/openworkload/skyport/internal/worker/protocol"
+	"github.com/openworkload/skyport/internal/workerbin/workertest"
 )
 
 // TestMain is the worker too: the provider starts this test's own binary in
@@ -30,8 +30,7 @@ func TestMain(m *testing.M) {
 
 // standIn is a worker that answers who it is and does nothing else.
 func standIn(args []string) {
-	dir, name := args[1], args[3]
-	path := filepath.Join(dir, "worker.sock")
+	name, path := args[3], args[5]
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -42,6 +41,13 @@ func standIn(args []string) {
 		_ = json.NewEncoder(w).Encode(protocol.Info{Node: name, PID: os.Getpid()})
 	})
 	slog.Error("stand-in worker", "error", http.Serve(l, nil)) //nolint:gosec // a test
+}
+
+// TestConformanceOfRealWorkers runs the suite on what users get.
+func TestConformanceOfRealWorkers(t *testing.T) {
+	t.Parallel()
+	binary := workertest.Build(t)
+	conform(t, local.Options{WorkerBinary: binary})
 }
 
 func open(t *testing.T, o local.Options) *local.Provider {
@@ -68,9 +74,16 @@ func open(t *testing.T, o local.Options) *local.Provider {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
+	conform(t, local.Options{})
+}
+
+func conform(t *testing.T, o local.Options) {
+	t.Helper()
 	gatetest.Exercise(t, func(t *testing.T) gatetest.Fixture {
 		t.Parallel()
-		o := local.Options{Dir: t.TempDir(), Limits: skyport.Limits{CPUs: 3, Memory: 1 << 50}}
+		o := o
+		o.Dir = t.TempDir()
+		o.Limits = skyport.Limits{CPUs: 3, Memory: 1 << 50}
 		p := open(t, o)
 		return gatetest.Fixture{Provider: p, Flavor: "local.1", Remake: func(t *testing.T) gate.Provider {
 			if err := p.Close(); err != nil {

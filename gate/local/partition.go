@@ -35,7 +35,8 @@ type partition struct {
 // node is one node in memory, guarded like its partition.
 type node struct {
 	name   string
-	dir    string     // of the worker, as it is told: maybe by a short name
+	dir    string     // of the worker
+	socket string     // of the worker, maybe by a short path
 	state  gate.State // creating, booting, up or failed
 	detail string
 }
@@ -44,7 +45,9 @@ type node struct {
 func (p *Provider) newPartition(r record) *partition {
 	part := &partition{id: r.Spec.ID, dir: filepath.Join(p.options.Dir, string(r.Spec.ID)), created: r.Created, record: r}
 	for _, name := range r.Spec.Nodes {
-		part.nodes = append(part.nodes, &node{name: name, dir: p.socket.nodeDir(part.id, name), state: gate.StateCreating})
+		part.nodes = append(part.nodes, &node{
+			name: name, dir: filepath.Join(part.dir, name), socket: p.socket.path(part.id, name), state: gate.StateCreating,
+		})
 	}
 	return part
 }

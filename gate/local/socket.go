@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,24 +26,24 @@ const (
 	longestSocket = 107
 )
 
-// sockets names the directories of nodes so that the paths of their sockets
-// are short enough. Where the directory of the site is too long, a symbolic
-// link in the system's temporary directory stands for it.
+// sockets names the sockets of nodes, which lie in the nodes' directories, by
+// paths that are short enough. Where the directory of the site is too long, a
+// symbolic link in the system's temporary directory stands for it.
 type sockets struct {
 	dir string // of the site
 }
 
-// nodeDir is the directory of a node's worker by a name that is short enough.
-func (s sockets) nodeDir(id skyport.PartitionID, name string) string {
-	dir := filepath.Join(s.dir, string(id), name)
-	if len(filepath.Join(dir, socketName)) <= longestSocket {
-		return dir
+// path is the path of a node's socket.
+func (s sockets) path(id skyport.PartitionID, name string) string {
+	path := filepath.Join(s.dir, string(id), name, socketName)
+	if len(path) <= longestSocket {
+		return path
 	}
-	return filepath.Join(s.link(), string(id), name)
+	return filepath.Join(s.link(), string(id), name, socketName)
 }
 
 func (s sockets) fits(id skyport.PartitionID, name string) bool {
-	return len(filepath.Join(s.nodeDir(id, name), socketName)) <= longestSocket
+	return len(s.path(id, name)) <= longestSocket
 }
 
 // link is the path of the symbolic link. It says the same after a restart.
@@ -55,9 +56,9 @@ func linkParent() string { return filepath.Join("/tmp", "swm-"+strconv.Itoa(os.G
 
 // ensure makes the link when the node needs it and it is not there: somebody
 // may have tidied up. The directory around it is ours alone.
-func (s sockets) ensure(nodeDir string) error {
+func (s sockets) ensure(path string) error {
 	link := s.link()
-	if filepath.Dir(filepath.Dir(nodeDir)) != link {
+	if !strings.HasPrefix(path, link+"/") {
 		return nil
 	}
 	if target, err := os.Readlink(link); err == nil && target == s.dir {
@@ -93,7 +94,7 @@ func (s sockets) tidy() {
 }
 
 // endpoint is where core dials the node.
-func (n *node) endpoint() string { return "unix://" + filepath.Join(n.dir, socketName) }
+func (n *node) endpoint() string { return "unix://" + n.socket }
 
 // probe asks the worker who it is, over its socket.
 func (n *node) probe(ctx context.Context) error {
@@ -102,7 +103,7 @@ func (n *node) probe(ctx context.Context) error {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(n.dir, socketName))
+			return new(net.Dialer).DialContext(ctx, "unix", n.socket)
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://worker/v1/worker", nil)

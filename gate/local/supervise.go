@@ -32,7 +32,7 @@ func (p *Provider) supervise(ctx context.Context, part *partition, n *node, adop
 	}
 	deaths, pause := 0, 100*time.Millisecond
 	for {
-		err := p.socket.ensure(n.dir)
+		err := p.socket.ensure(n.socket)
 		if err == nil && w == nil {
 			w, err = p.launch(part, n, faults)
 		}

@@ -50,10 +50,10 @@ func (p *Provider) launch(part *partition, n *node, faults Faults) (*worker, err
 	}
 	defer func() { _ = log.Close() }() // the worker has its own descriptor
 
-	cmd := exec.Command(p.options.WorkerBinary, "serve", "--dir", n.dir, "--node", n.name) //nolint:gosec,noctx // it outlives us
+	cmd := exec.Command(p.options.WorkerBinary, "serve", "--dir", n.dir, "--node", n.name, "--socket", n.socket) //nolint:gosec,noctx // it outlives us
 	cmd.Dir = n.dir
 	cmd.Env = append(environment(), p.options.Env...)
-	cmd.Env = append(cmd.Env, mark+"="+filepath.Join(part.dir, n.name))
+	cmd.Env = append(cmd.Env, mark+"="+n.dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -100,8 +100,7 @@ func (p *Provider) adopt(n *node) *worker {
 		p.log.Error("running workers cannot be looked for", "error", err)
 		return nil
 	}
-	real := filepath.Join(p.options.Dir, filepath.Base(filepath.Dir(n.dir)), n.name)
-	for _, pid := range table.Marked(mark + "=" + real) {
+	for _, pid := range table.Marked(mark + "=" + n.dir) {
 		row, ok := table.Process(pid)
 		if !ok || row.Zombie || !isWorker(pid) {
 			continue // a shim, which has the mark too
