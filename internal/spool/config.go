@@ -165,9 +165,12 @@ func (c *Config) problems() (found []problem) {
 
 // CheckListen says what is wrong with an address to listen on, or nil.
 func CheckListen(address string) error {
-	_, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err == nil && host != "" && !isIP(host) {
+		err = pki.CheckHost(host)
 	}
 	if err != nil {
 		return fmt.Errorf("%q is not an address such as :8443 or 127.0.0.1:8443", address)

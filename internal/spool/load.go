@@ -1,12 +1,14 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,15 +59,15 @@ func readConfig(path string) ([]byte, error) {
 func parseConfig(path string, content []byte, environ []string) (Config, error) {
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(content, &document); err != nil {
-		return Config{}, errConfig(path, []string{fmt.Sprintf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))})
+		return Config{}, errConfig(path, []string{yamlProblem(path, err)})
 	}
-	origins := map[string]string{} // by key: where it was set
+	origins := map[string]origin{} // by key
 	if unknown := readKeys(path, &document, origins); len(unknown) > 0 {
 		return Config{}, errConfig(path, unknown)
 	}
 	merged := koanf.New(".")
 	if err := merged.Load(rawbytes.Provider(content), yaml.Parser()); err != nil {
-		return Config{}, errConfig(path, []string{fmt.Sprintf("%s: %v", path, err)})
+		return Config{}, errConfig(path, []string{yamlProblem(path, err)})
 	}
 	variables := env.Provider(".", env.Opt{
 		Prefix:      "SWM_",
@@ -75,7 +77,7 @@ func parseConfig(path string, content []byte, environ []string) (Config, error) 
 			if !ok { // SWM_SPOOL, SWM_JOB_ID and others are not settings
 				return "", nil
 			}
-			origins[key] = name
+			origins[key] = origin{name: name}
 			return key, value
 		},
 	})
@@ -94,30 +96,56 @@ func parseConfig(path string, content []byte, environ []string) (Config, error) 
 		DecodeHook:       mapstructure.ComposeDecodeHookFunc(decodeSizes, decodeDurations, decodeScalars),
 	}})
 	if err != nil {
-		return Config{}, errConfig(path, decodeProblems(path, err, origins))
+		return Config{}, errConfig(path, explain(path, decodeProblems(err), origins))
 	}
-	var wrong []string
-	for _, p := range config.problems() {
-		wrong = append(wrong, at(path, p.key, p.text, origins))
-	}
-	if len(wrong) > 0 {
-		return Config{}, errConfig(path, wrong)
+	if wrong := config.problems(); len(wrong) > 0 {
+		return Config{}, errConfig(path, explain(path, wrong, origins))
 	}
 	return config, nil
 }
 
-// at puts where a key was set before what is wrong with it.
-func at(path, key, text string, origins map[string]string) string {
-	origin, ok := origins[key]
-	if !ok {
-		origin = path
+// yamlProblem puts an error of the YAML parser into one line.
+func yamlProblem(path string, err error) string {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
+	return path + ": " + strings.ReplaceAll(text, "\n  ", "; ")
+}
+
+// origin is where a setting was made: a line of the file, or a variable.
+type origin struct {
+	name string
+	line int // 0 for a variable
+}
+
+func (o origin) String() string {
+	if o.line == 0 {
+		return o.name
 	}
-	return fmt.Sprintf("%s: %s: %s", origin, key, text)
+	return fmt.Sprintf("%s:%d", o.name, o.line)
+}
+
+// explain puts problems into lines for people, in the order of the file, each
+// with where the setting was made.
+func explain(path string, problems []problem, origins map[string]origin) (texts []string) {
+	from := func(p problem) origin {
+		if o, ok := origins[p.key]; ok {
+			return o
+		}
+		return origin{name: path}
+	}
+	slices.SortStableFunc(problems, func(a, b problem) int { return cmp.Compare(from(a).line, from(b).line) })
+	for _, p := range problems {
+		text := from(p).String()
+		if p.key != "" {
+			text += ": " + p.key
+		}
+		texts = append(texts, text+": "+p.text)
+	}
+	return texts
 }
 
 // readKeys notes the line of every key in the document and returns what is
 // wrong with the keys themselves.
-func readKeys(path string, document *yamlv3.Node, origins map[string]string) (wrong []string) {
+func readKeys(path string, document *yamlv3.Node, origins map[string]origin) (wrong []string) {
 	var walk func(node *yamlv3.Node, at string, shape reflect.Type)
 	walk = func(node *yamlv3.Node, at string, shape reflect.Type) {
 		if node.Kind == yamlv3.AliasNode {
@@ -127,7 +155,7 @@ func readKeys(path string, document *yamlv3.Node, origins map[string]string) (wr
 		case shape.Kind() == reflect.Slice && node.Kind == yamlv3.SequenceNode:
 			for i, item := range node.Content {
 				key := fmt.Sprintf("%s.%d", at, i)
-				origins[key] = place(path, item)
+				origins[key] = origin{path, item.Line}
 				walk(item, key, shape.Elem())
 			}
 		case shape.Kind() == reflect.Struct && node.Kind == yamlv3.MappingNode:
@@ -137,14 +165,15 @@ func readKeys(path string, document *yamlv3.Node, origins map[string]string) (wr
 				key := strings.TrimPrefix(at+"."+name.Value, ".")
 				field, ok := known[name.Value]
 				if !ok {
-					wrong = append(wrong, fmt.Sprintf("%s: %s: there is no such key%s", place(path, name), key, suggest(name.Value, known)))
+					wrong = append(wrong, fmt.Sprintf("%s: %s: there is no such key%s", origin{path, name.Line}, key, suggest(name.Value, known)))
 					continue
 				}
-				origins[key] = place(path, name)
+				origins[key] = origin{path, name.Line}
 				walk(value, key, field)
 			}
 		case shape.Kind() == reflect.Struct && node.Tag != "!!null":
-			wrong = append(wrong, fmt.Sprintf("%s: %s: want keys and values below it", place(path, node), strings.TrimPrefix(at, ".")))
+			wrong = append(wrong, strings.ReplaceAll(
+				fmt.Sprintf("%s: %s: want keys and values below it", origin{path, node.Line}, at), ": : ", ": "))
 		}
 	}
 	if len(document.Content) > 0 {
@@ -152,8 +181,6 @@ func readKeys(path string, document *yamlv3.Node, origins map[string]string) (wr
 	}
 	return wrong
 }
-
-func place(path string, node *yamlv3.Node) string { return fmt.Sprintf("%s:%d", path, node.Line) }
 
 // fieldsOf returns the types of a struct's fields by key.
 func fieldsOf(shape reflect.Type) map[string]reflect.Type {
@@ -202,30 +229,27 @@ func suggest(wrong string, known map[string]reflect.Type) string {
 	return "; known are " + strings.Join(names, ", ")
 }
 
-// decodeProblems turns the decoder's errors into ours, one line each.
-func decodeProblems(path string, err error, origins map[string]string) (texts []string) {
+// decodeProblems turns the decoder's errors into ours.
+func decodeProblems(err error) (found []problem) {
 	var each func(error)
 	each = func(err error) {
-		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked by hand
-			for _, one := range joined.Unwrap() {
-				each(one)
-			}
-			return
-		}
-		if decode, ok := errors.AsType[*mapstructure.DecodeError](err); ok {
+		switch e := err.(type) { //nolint:errorlint // the tree of errors is walked by hand
+		case *mapstructure.DecodeError:
 			// The decoder says accounts[0].name where we say accounts.0.name.
-			key := strings.NewReplacer("[", ".", "]", "").Replace(decode.Name())
-			texts = append(texts, at(path, key, reason(decode.Unwrap()), origins))
-			return
+			key := strings.NewReplacer("[", ".", "]", "").Replace(e.Name())
+			found = append(found, problem{key, reason(e.Unwrap())})
+		case interface{ Unwrap() []error }:
+			for _, below := range e.Unwrap() {
+				each(below)
+			}
+		case interface{ Unwrap() error }:
+			each(e.Unwrap())
+		default:
+			found = append(found, problem{"", err.Error()})
 		}
-		if below := errors.Unwrap(err); below != nil {
-			each(below)
-			return
-		}
-		texts = append(texts, fmt.Sprintf("%s: %v", path, err))
 	}
 	each(err)
-	return texts
+	return found
 }
 
 // reason says what a value should have been in words of the file, not of Go.

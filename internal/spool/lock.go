@@ -58,7 +58,10 @@ func (k *Lock) Close() error {
 		}
 	}
 	// The file stays, empty: removing it would let two processes lock two files.
-	if err := errors.Join(err, k.file.Truncate(0), k.file.Close()); err != nil {
+	// Closing alone would not unlock while a child that is just being started
+	// has not yet closed what it inherited.
+	err = errors.Join(err, k.file.Truncate(0), unix.Flock(int(k.file.Fd()), unix.LOCK_UN), k.file.Close())
+	if err != nil {
 		return fmt.Errorf("unlock the spool: %w", err)
 	}
 	return nil
