@@ -31,7 +31,7 @@ func (a *assembly) Commit(ctx context.Context) error {
 	case left > 0:
 		return skyport.Errorf(skyport.CodeConflict, "the tree is not complete: %d of %d chunks are missing", left, len(a.x.chunks))
 	case journal == nil:
-		return skyport.Errorf(skyport.CodeUnavailable, "the receiver is closed")
+		return errClosed
 	}
 	if !a.placing {
 		if err := a.complete(ctx); err != nil {
@@ -51,7 +51,7 @@ func (a *assembly) Commit(ctx context.Context) error {
 	a.mu.Lock()
 	a.committed = true
 	a.mu.Unlock()
-	return a.close()
+	return a.closeJournal()
 }
 
 // complete makes what has no chunks and gives every file its mode and time.

@@ -49,11 +49,7 @@ func ReadManifest(r io.Reader, limits Limits) (*Manifest, error) {
 		return nil, fmt.Errorf("reading a manifest: %w", err)
 	}
 	defer z.Close()
-	m, err := decodeManifest(bufio.NewReaderSize(io.LimitReader(z, largestManifest), 64<<10), limits.withDefaults())
-	if err != nil {
-		return nil, err
-	}
-	return m, m.Validate(limits)
+	return decodeManifest(io.LimitReader(z, largestManifest), limits)
 }
 
 func (m *Manifest) sum() string {
@@ -112,7 +108,10 @@ func (m *Manifest) encode(to io.Writer) error {
 	return nil
 }
 
-func decodeManifest(r *bufio.Reader, limits Limits) (*Manifest, error) {
+// decodeManifest reads an encoding that is not compressed, and validates.
+func decodeManifest(from io.Reader, limits Limits) (*Manifest, error) {
+	limits = limits.withDefaults()
+	r := bufio.NewReaderSize(from, 64<<10)
 	d := &decoder{r: r}
 	if string(d.bytes(len(manifestMagic))) != manifestMagic && d.err == nil {
 		return nil, skyport.Errorf(skyport.CodeInvalid, "this is not a manifest, or one of another version")
@@ -157,13 +156,14 @@ func decodeManifest(r *bufio.Reader, limits Limits) (*Manifest, error) {
 			*notes = append(*notes, string(d.text(longestNote)))
 		}
 	}
-	if d.err == nil {
-		if _, err := r.ReadByte(); err != io.EOF {
-			return nil, skyport.Errorf(skyport.CodeInvalid, "something follows the manifest")
-		}
+	if _, err := r.ReadByte(); d.err == nil && !errors.Is(err, io.EOF) {
+		d.err = skyport.Errorf(skyport.CodeInvalid, "something follows it")
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("reading a manifest: %w", d.err)
+	}
+	if err := m.Validate(limits); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -425,6 +425,9 @@ func (a *assembly) Put(_ context.Context, s Span, data []byte) error {
 	if a.placing || a.isCommitted() {
 		return nil // it is complete: this came twice
 	}
+	if a.isClosed() {
+		return errClosed
+	}
 	for n := s.First; n < s.First+s.Count; n++ {
 		size := a.x.chunks[n].Size
 		if err := a.x.places(n, func(ref ChunkRef) error { return a.write(ref, data[:size]) }); err != nil {
@@ -434,9 +437,6 @@ func (a *assembly) Put(_ context.Context, s Span, data []byte) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.journal == nil {
-		return skyport.Errorf(skyport.CodeUnavailable, "the receiver is closed")
-	}
 	if _, err := a.journal.Write(appendSpan(nil, s)); err != nil {
 		return onDisk(err, "writing", a.journal.Name())
 	}
@@ -478,7 +478,22 @@ func (a *assembly) isCommitted() bool {
 	return a.committed
 }
 
+func (a *assembly) isClosed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.journal == nil
+}
+
+var errClosed = skyport.Errorf(skyport.CodeUnavailable, "the receiver is closed")
+
+// close waits for who writes and ends the transfer, for this process.
 func (a *assembly) close() error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	return a.closeJournal()
+}
+
+func (a *assembly) closeJournal() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.journal == nil {

@@ -63,8 +63,8 @@ func (h *receiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path)
 	}
 	if err != nil {
-		// The sender may still be sending: let it see the answer meanwhile.
-		_ = http.NewResponseController(w).EnableFullDuplex() // not needed by HTTP/2
+		// What the sender is still sending is not wanted.
+		w.Header().Set("Connection", "close")
 		writeProblem(w, err)
 		return
 	}

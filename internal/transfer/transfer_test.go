@@ -17,7 +17,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if kind := os.Getenv("TRANSFER_TEST_PEER"); kind != "" {
+		fmt.Fprintln(os.Stderr, runPeer(kind))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // serve runs handlers on a unix socket and returns a client for it.
 func serve(t testing.TB, handler http.Handler) *http.Client {
