@@ -13,6 +13,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+
+	"github.com/openworkload/skyport"
 )
 
 // Pair names the files of a certificate and its key.
@@ -68,7 +71,11 @@ func writeTemp(path string, content []byte, mode fs.FileMode) (temp string, err 
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return "", skyport.Errorf(skyport.CodeNoSpace, "%w", err).WithHint("make room on the disk of %s", filepath.Dir(path))
+		}
+		return "", err
 	}
 	return f.Name(), nil
 }
