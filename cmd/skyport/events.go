@@ -112,10 +112,11 @@ func (a *app) printEvent(e skyport.Event, subject bool) error {
 	} else if e.Job != "" && e.Kind == skyport.EventState {
 		st = stateStyle(skyport.JobState(e.State))
 	}
-	line += a.Out.paint(st, fmt.Sprintf("%-12s", word))
-	if said := eventText(e); said != "" {
-		line += "  " + said
+	said := eventText(e)
+	if said != "" {
+		word = fmt.Sprintf("%-12s  ", word)
 	}
+	line += a.Out.paint(st, word) + said
 	a.Out.printf("%s\n", line)
 	return a.Out.failed()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -112,11 +113,10 @@ func (f *follower) show(e skyport.Event) error {
 
 func (f *follower) say(e skyport.Event, st style, word, said string) {
 	since := max(0, e.Time.Sub(f.job.SubmitTime))
-	padded := word
-	for len(padded) < len("transferring") {
-		padded += " "
+	if said != "" {
+		word = fmt.Sprintf("%-12s  ", word) // as long as transferring
 	}
-	f.a.Err.printf("%s  %s  %s\n", f.a.Err.paint(faint, pad(duration(since), 7)), f.a.Err.paint(st, padded), said)
+	f.a.Err.printf("%s  %s%s\n", f.a.Err.paint(faint, pad(duration(since), 7)), f.a.Err.paint(st, word), said)
 }
 
 // showTransfer moves the bar of a transfer, or ends it.

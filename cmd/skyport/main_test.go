@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,6 +18,7 @@ var update = flag.Bool("update", false, "write the golden files and docs/cli.md 
 
 // TestMain lets test scripts run this very program as skyport.
 func TestMain(m *testing.M) {
+	time.Local = time.UTC // golden files know one time zone
 	testscript.Main(leakless{m}, map[string]func(){"skyport": main})
 }
 
@@ -52,7 +54,7 @@ func TestScripts(t *testing.T) {
 func sky(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = run(newApp(strings.NewReader(""), &stdout, &stderr), args)
+	code = run(t.Context(), newApp(strings.NewReader(""), &stdout, &stderr), args)
 	return code, stdout.String(), stderr.String()
 }
 

@@ -14,6 +14,9 @@ const (
 	groupCare    = "care"
 )
 
+// The order of commands in the help is ours: that of a job's life.
+func init() { cobra.EnableCommandSorting = false } //nolint:gochecknoinits // cobra has it as a global
+
 // newRootCommand puts the commands together.
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -67,7 +70,6 @@ skyport submit --follow job.sh.`,
 	add(groupCare,
 		newSetupCommand(a), newCertCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
 	)
-	cobra.EnableCommandSorting = false // the order above is that of a job's life
 	root.AddCommand(newExitCodesTopic(), newEnvironmentTopic(), newDocsCommand(a))
 	root.SetHelpCommandGroupID(groupCare)
 	return root

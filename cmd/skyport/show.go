@@ -107,7 +107,7 @@ func printJob(a *app, report jobReport) {
 	a.Out.printf("%s  %s\n", a.Out.paint(faint, runewidth.FillRight("state", 9)),
 		a.Out.paint(stateStyle(job.State), job.State.Word())+detailsOf(job))
 	if job.State == skyport.JobFinished {
-		say("exit", exitWords(job))
+		say("exit", strings.TrimPrefix(exitWords(job), "exit "))
 	}
 	say("account", job.Account)
 	say("asks for", asksFor(job.Request))
