@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -117,6 +118,12 @@ func operation[I, O any](a *api, op huma.Operation, handle func(context.Context,
 		}
 		return out, nil
 	})
+	// The mux says {path...} where the description says {path}.
+	paths := a.huma.OpenAPI().Paths
+	if described := strings.ReplaceAll(op.Path, "...}", "}"); described != op.Path {
+		paths[described] = paths[op.Path]
+		delete(paths, op.Path)
+	}
 }
 
 func (a *api) schemaOf(v any) *huma.Schema {

@@ -35,15 +35,15 @@ func (a *api) resultRoutes() {
 	operation(a, huma.Operation{
 		OperationID: "get-result", Method: http.MethodGet, Path: "/v1/jobs/{id}/results/files/{path...}", Tags: []string{"Results"},
 		Summary: "One file of the outputs; ranges are understood",
+		Parameters: []*huma.Param{{
+			Name: "path", In: "path", Required: true, Description: "Path in the outputs, with slashes",
+			Schema: &huma.Schema{Type: huma.TypeString},
+		}},
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The bytes of the file",
 			Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 		}},
-	}, func(ctx context.Context, in *struct {
-		jobPath
-		Path string `path:"path..." doc:"Path in the outputs, with slashes"`
-	},
-	) (*huma.StreamResponse, error) {
+	}, func(ctx context.Context, _ *jobPath) (*huma.StreamResponse, error) {
 		results, err := a.Backend.Results(ctx, jobOf(ctx).ID)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // carries its code
