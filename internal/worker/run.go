@@ -170,7 +170,7 @@ func (r *run) live(ctx context.Context) {
 	}
 	r.refresh() // what came before the watch
 	if err := r.prepare(ctx); err != nil {
-		r.refuse(err)
+		r.refuse(ctx, err)
 		return
 	}
 	if !r.awaitStart(ctx) {
@@ -183,7 +183,7 @@ func (r *run) live(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			r.refuse(err)
+			r.refuse(ctx, err)
 			return
 		case done:
 			return
@@ -211,7 +211,7 @@ func (r *run) awaitStart(ctx context.Context) bool {
 		case shim.Exists(r.dir, shim.LaunchFile):
 			return true // by an earlier worker: a shim may live
 		case shim.Exists(r.dir, shim.StopFile):
-			r.conclude(shim.Exit{Stopped: true, Ended: time.Now().UTC()})
+			r.conclude(ctx, shim.Exit{Stopped: true, Ended: time.Now().UTC()})
 			return false
 		case shim.Exists(r.dir, startFile):
 			return true
@@ -386,19 +386,22 @@ func (r *run) lose(ctx context.Context) {
 }
 
 // refuse says that the run cannot be started here.
-func (r *run) refuse(err error) {
-	if r.w.ctx.Err() != nil || r.isRemoved() {
+func (r *run) refuse(ctx context.Context, err error) {
+	if ctx.Err() != nil {
 		return
 	}
 	r.log.Warn("run refused", "error", err)
-	r.conclude(shim.Exit{Refused: err.Error(), Ended: time.Now().UTC()})
+	r.conclude(ctx, shim.Exit{Refused: err.Error(), Ended: time.Now().UTC()})
 }
 
 // conclude writes the end of a run that never began. Only with the lock in
 // hand, for a shim of an earlier worker may be on its way.
-func (r *run) conclude(exit shim.Exit) {
-	lock, err := shim.TryLock(r.dir)
-	if err == nil && lock != nil {
+func (r *run) conclude(ctx context.Context, exit shim.Exit) {
+	lock, err := r.lock(ctx, func() {})
+	if ctx.Err() != nil {
+		return // the next worker comes to the same end
+	}
+	if err == nil {
 		defer func() { _ = lock.Close() }()
 		if !shim.Exists(r.dir, shim.BeganFile) && !shim.Exists(r.dir, shim.ExitFile) {
 			err = shim.Write(r.dir, shim.ExitFile, exit)
@@ -508,24 +511,35 @@ const killTime = 10 * time.Second
 // kill ends the shim, its tree first, and returns its lock.
 func (r *run) kill(ctx context.Context) (*os.File, error) {
 	deadline := time.Now().Add(killTime)
-	sig := shim.KillSignal
-	pause := time.Millisecond
-	for {
+	lock, err := r.lock(ctx, func() {
+		if time.Now().Before(deadline) {
+			r.tell(shim.KillSignal)
+		} else {
+			r.tell(syscall.SIGKILL)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("end run %s: %w", r.name, err)
+	}
+	return lock, nil
+}
+
+// lock takes the lock of the run's directory and calls waiting before each new
+// attempt. Nobody tells when a lock becomes free; and the kernel's own waiting
+// cannot be ended.
+func (r *run) lock(ctx context.Context, waiting func()) (*os.File, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		lock, err := shim.TryLock(r.dir)
 		if err != nil || lock != nil {
 			return lock, err //nolint:wrapcheck // says it all
 		}
-		r.tell(sig)
-		if time.Now().After(deadline) {
-			sig = syscall.SIGKILL
-		}
+		waiting()
 		again := time.NewTimer(pause)
-		pause = min(2*pause, 50*time.Millisecond)
 		select {
-		case <-again.C: // nobody tells when a lock becomes free
+		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
-			return nil, fmt.Errorf("end run %s: %w", r.name, ctx.Err())
+			return nil, ctx.Err() //nolint:wrapcheck // the caller's own
 		}
 	}
 }
@@ -546,12 +560,6 @@ func removeAll(dir string) error {
 		return errors.Join(err, walkErr)
 	}
 	return nil
-}
-
-func (r *run) isRemoved() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.removed
 }
 
 // touch makes an empty file of a run's directory.

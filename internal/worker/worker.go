@@ -164,11 +164,24 @@ func (w *Worker) lockDir() error {
 		return err //nolint:wrapcheck // Open wraps
 	}
 	w.lock = f
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return skyport.Errorf(skyport.CodeConflict, "another worker lives in %s", w.opts.Dir)
+	deadline := time.Now().Add(lockTime)
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		case time.Now().After(deadline):
+			return skyport.Errorf(skyport.CodeConflict, "another worker lives in %s", w.opts.Dir)
+		}
+		time.Sleep(5 * time.Millisecond) // nobody tells when a lock becomes free, and waiting for it has no deadline
 	}
-	return nil
 }
+
+// lockTime is how long a worker waits for the lock of one that was killed: a
+// shim that was just being forked holds it until it is a program of its own.
+const lockTime = time.Second
 
 // nextEpoch counts the workers of this directory, so that the versions of
 // statuses go on growing whatever the clock does.
