@@ -93,7 +93,7 @@ func scan(ctx context.Context, o ScanOptions, rename string) (*Tree, error) {
 	if err != nil {
 		return nil, skyport.Errorf(skyport.CodeInputUnreadable, "scanning %s: %w", o.Root, err)
 	}
-	names, err := cleanNames(o.Names)
+	names, covered, err := cleanNames(o.Names)
 	if err != nil {
 		return nil, err
 	}
@@ -101,37 +101,40 @@ func scan(ctx context.Context, o ScanOptions, rename string) (*Tree, error) {
 	if err := s.walk(ctx, names); err != nil {
 		return nil, err
 	}
+	for _, name := range covered {
+		if _, err := os.Lstat(filepath.Join(root, name)); err != nil {
+			s.missing = append(s.missing, name)
+		}
+	}
 	if err := s.read(ctx); err != nil {
 		return nil, err
 	}
 	return s.tree()
 }
 
-// cleanNames returns the names without those that are below another; nil means all.
-func cleanNames(names []string) ([]string, error) {
-	if len(names) == 0 {
-		return nil, nil
-	}
+// cleanNames returns the names to walk, nil for everything, and those that are
+// below others and so are covered by them.
+func cleanNames(names []string) (kept, covered []string, err error) {
 	var clean []string
 	for _, name := range names {
 		if !filepath.IsLocal(name) {
-			return nil, skyport.Errorf(skyport.CodeInvalid, "%q is not a path within the directory", name)
+			return nil, nil, skyport.Errorf(skyport.CodeInvalid, "%q is not a path within the directory", name)
 		}
-		name = filepath.Clean(name)
-		if name == "." {
-			return nil, nil
-		}
-		clean = append(clean, name)
+		clean = append(clean, filepath.Clean(name))
 	}
 	slices.SortFunc(clean, func(a, b string) int { return comparePaths([]byte(a), []byte(b)) })
-	kept := clean[:1]
-	for _, name := range clean[1:] {
-		last := kept[len(kept)-1]
-		if name != last && !below([]byte(name), []byte(last)) {
-			kept = append(kept, name)
-		}
+	clean = slices.Compact(clean)
+	if i := slices.Index(clean, "."); i >= 0 {
+		return nil, slices.Delete(clean, i, i+1), nil
 	}
-	return kept, nil
+	for _, name := range clean {
+		if k := len(kept) - 1; k >= 0 && below([]byte(name), []byte(kept[k])) {
+			covered = append(covered, name)
+			continue
+		}
+		kept = append(kept, name)
+	}
+	return kept, covered, nil
 }
 
 // scanner collects entries, then reads the files among them.
