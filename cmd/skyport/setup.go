@@ -87,14 +87,11 @@ func runSetup(ctx context.Context, a *app, opts setupOptions) error {
 	return a.Out.err
 }
 
-// interactive says whether a person is there to answer questions.
+// interactive says whether a person is there to answer questions, at a terminal
+// that can show a form.
 func (a *app) interactive() bool {
-	return isTerminal(a.In) && isTerminal(a.Err.w) && !a.JSON
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	in, ok := a.In.(*os.File)
+	return ok && term.IsTerminal(int(in.Fd())) && a.Err.live && !a.JSON
 }
 
 // askSetup asks for what the flags did not say.
@@ -116,7 +113,7 @@ func askSetup(ctx context.Context, a *app, opts *setupOptions) error {
 			Description("Host names or addresses, blank-separated. Its own name and localhost are known.").
 			Value(&names).Validate(func(text string) error { return spool.CheckHosts(strings.Fields(text)) }),
 		huh.NewConfirm().Title("Make it?").Value(&proceed),
-	)).WithInput(a.In).WithOutput(a.Err.w).WithAccessible(!a.Err.live)
+	)).WithInput(a.In).WithOutput(a.Err.w)
 	if err := form.RunWithContext(ctx); errors.Is(err, huh.ErrUserAborted) || err == nil && !proceed {
 		return skyport.Errorf(skyport.CodeConflict, "setup was not wanted: nothing was made")
 	} else if err != nil {
