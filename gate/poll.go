@@ -22,7 +22,7 @@ const (
 // seen, as soon as there is another one. An error of the provider is an answer
 // too: core decides how often to ask again.
 func (s *Server) status(ctx context.Context, in *statusInput) (*statusAnswer, error) {
-	id, h, err := s.partition(ctx, in.partitionInput)
+	id, h, err := s.partition(ctx, in.ID, in.Site)
 	if err != nil {
 		return nil, problemOf(err)
 	}

@@ -54,8 +54,10 @@ type (
 		ID   string `path:"id" format:"uuid" doc:"Id of the partition"`
 		Site string `query:"site" required:"true" doc:"Name of the site"`
 	}
+	// Embedding partitionInput would hide its fields from huma: they are repeated.
 	statusInput struct {
-		partitionInput
+		ID    string `path:"id" format:"uuid" doc:"Id of the partition"`
+		Site  string `query:"site" required:"true" doc:"Name of the site"`
 		After string `query:"after" maxLength:"64" doc:"Version that the caller has seen: the answer comes when there is another, or when the wait is over"`
 		Wait  int    `query:"wait" minimum:"0" maximum:"60" doc:"Longest wait in seconds; needs after"`
 	}
@@ -72,7 +74,8 @@ type (
 		}
 	}
 	leaseInput struct {
-		partitionInput
+		ID   string `path:"id" format:"uuid" doc:"Id of the partition"`
+		Site string `query:"site" required:"true" doc:"Name of the site"`
 		Body leaseBody
 	}
 	leaseBody struct {
@@ -253,7 +256,7 @@ func (s *Server) list(ctx context.Context, in *listInput) (*listAnswer, error) {
 }
 
 func (s *Server) extend(ctx context.Context, in *leaseInput) (*struct{}, error) {
-	id, h, err := s.partition(ctx, in.partitionInput)
+	id, h, err := s.partition(ctx, in.ID, in.Site)
 	if err != nil {
 		return nil, problemOf(err)
 	}
@@ -267,7 +270,7 @@ func (s *Server) extend(ctx context.Context, in *leaseInput) (*struct{}, error) 
 }
 
 func (s *Server) delete(ctx context.Context, in *partitionInput) (*struct{}, error) {
-	id, h, err := s.partition(ctx, *in)
+	id, h, err := s.partition(ctx, in.ID, in.Site)
 	if err != nil {
 		return nil, problemOf(err)
 	}
@@ -281,14 +284,14 @@ func (s *Server) delete(ctx context.Context, in *partitionInput) (*struct{}, err
 }
 
 // partition reads an id in its one spelling and finds the provider.
-func (s *Server) partition(ctx context.Context, in partitionInput) (skyport.PartitionID, *house, error) {
-	id, err := skyport.ParsePartitionID(in.ID)
+func (s *Server) partition(ctx context.Context, text, site string) (skyport.PartitionID, *house, error) {
+	id, err := skyport.ParsePartitionID(text)
 	if err != nil {
 		wrong := skyport.Errorf(skyport.CodeInvalid, "%v", err)
 		wrong.Cause = ErrPermanent
 		return "", nil, wrong
 	}
-	h, err := s.houseOf(ctx, in.Site)
+	h, err := s.houseOf(ctx, site)
 	return id, h, err
 }
 

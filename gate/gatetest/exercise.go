@@ -60,6 +60,8 @@ func Exercise(t *testing.T, new func(t *testing.T) Fixture) {
 		t.Run(name, func(t *testing.T) {
 			e := &exercise{T: t, Fixture: new(t)}
 			e.prepare()
+			// Not as a cleanup: those of a remade provider would come first.
+			defer e.removeAll()
 			check(e)
 		})
 	}
@@ -99,14 +101,13 @@ func (e *exercise) prepare() {
 		e.Flavor = slices.MinFunc(flavors, func(a, b skyport.Flavor) int { return int(1000 * (a.Price - b.Price)) }).Name
 	}
 	e.made = map[skyport.PartitionID]bool{}
-	e.Cleanup(func() {
-		// The test's context has ended by now.
-		ctx, cancel := context.WithTimeout(context.Background(), e.Patience)
-		defer cancel()
-		for id := range e.made {
-			e.remove(ctx, id)
-		}
-	})
+}
+
+// removeAll removes what a check has left.
+func (e *exercise) removeAll() {
+	for id := range e.made {
+		e.remove(e.Context(), id)
+	}
 }
 
 // spec asks for n nodes under a fresh id.
@@ -143,6 +144,9 @@ func (e *exercise) await(spec gate.PartitionSpec, state gate.State) (status gate
 	e.until("state "+string(state), func() (bool, error) {
 		var err error
 		status, err = e.Provider.Status(e.Context(), spec.Site, spec.ID)
+		if errors.Is(err, gate.ErrPermanent) {
+			e.Fatalf("status: %v", err)
+		}
 		if err == nil {
 			e.sane(spec, status)
 			if status.State == gate.StateFailed && state != gate.StateFailed {

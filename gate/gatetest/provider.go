@@ -53,6 +53,7 @@ type partition struct {
 	status gate.PartitionStatus
 	spec   gate.PartitionSpec
 	timer  *time.Timer // of the next step
+	step   int         // number of the next step: a timer that fired too late has an older one
 }
 
 // NewProvider makes a provider that follows the script.
@@ -133,6 +134,7 @@ func (p *Provider) Break(id skyport.PartitionID, details string) {
 		if part.timer != nil {
 			part.timer.Stop()
 		}
+		part.step++
 		part.status.State, part.status.Details = gate.StateFailed, details
 		p.notify()
 	}
@@ -315,6 +317,8 @@ func (p *Provider) next(id skyport.PartitionID, part *partition) {
 	if part.timer != nil {
 		part.timer.Stop()
 	}
+	part.step++
+	number := part.step
 	step := func(delay time.Duration, f func()) {
 		if delay <= 0 && !p.stalled {
 			f()
@@ -323,7 +327,7 @@ func (p *Provider) next(id skyport.PartitionID, part *partition) {
 		part.timer = time.AfterFunc(delay, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if p.partitions[id] == part && !p.stalled {
+			if p.partitions[id] == part && part.step == number && !p.stalled {
 				f()
 			}
 		})
