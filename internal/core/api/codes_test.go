@@ -46,7 +46,10 @@ func TestDocumentedCodes(t *testing.T) {
 	documented := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(line, "|")
-		if len(cells) == 5 && strings.HasPrefix(strings.TrimSpace(cells[1]), "`") {
+		if len(cells) != 5 {
+			continue
+		}
+		if _, err := strconv.Atoi(strings.TrimSpace(cells[2])); err == nil {
 			documented[strings.Trim(strings.TrimSpace(cells[1]), "`")] = strings.TrimSpace(cells[2])
 		}
 	}

@@ -9,6 +9,7 @@ package apitest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"slices"
@@ -103,9 +104,12 @@ func (b *Backend) accept(caller api.User, key string, subs []api.Submission) ([]
 	if b.jobs == nil {
 		b.jobs, b.keys, b.bodies = map[skyport.JobID]*job{}, map[string][]skyport.JobID{}, map[string]string{}
 	}
-	body := fmt.Sprintf("%v", subs)
-	key = string(caller.ID) + key
-	if ids, known := b.keys[key]; known && key != string(caller.ID) {
+	var body string
+	if key != "" {
+		key = string(caller.ID) + key
+		body = fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", subs)))
+	}
+	if ids, known := b.keys[key]; known {
 		if b.bodies[key] != body {
 			return nil, skyport.Errorf(skyport.CodeKeyReused, "the Idempotency-Key was used for another request")
 		}
@@ -139,8 +143,10 @@ func (b *Backend) accept(caller api.User, key string, subs []api.Submission) ([]
 		}
 		b.jobs[j.ID] = j
 		b.order = append(b.order, j.ID)
-		b.keys[key] = append(b.keys[key], j.ID)
-		b.bodies[key] = body
+		if key != "" {
+			b.keys[key] = append(b.keys[key], j.ID)
+			b.bodies[key] = body
+		}
 		b.emit(j, skyport.Event{Kind: skyport.EventState})
 		jobs = append(jobs, j.Job)
 	}
