@@ -20,10 +20,13 @@ import (
 type Options struct {
 	Providers []Provider
 
-	// Authorize admits a request or says why not; only core may come in. Nil
-	// admits every peer whose certificate the TLS listener has verified, and
-	// nobody over a connection without TLS. /healthz and /readyz, which tell
-	// nothing, are open.
+	// Authorize admits a request or says why not. Only core may come in:
+	//
+	//	func(r *http.Request) error { _, err := reloader.Verify(*r.TLS, pki.RoleCore); return err }
+	//
+	// Nil admits peers whose certificate crypto/tls itself has verified
+	// (tls.RequireAndVerifyClientCert), and nobody else. /healthz and
+	// /readyz, which tell nothing, are open.
 	Authorize func(*http.Request) error
 
 	// CallTimeout bounds one call of a provider; 0: 30 seconds. An answer that
