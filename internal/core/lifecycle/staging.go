@@ -307,10 +307,13 @@ func (a *attempt) listening(status protocol.RunStatus) {
 	if a.forwards == nil {
 		return
 	}
+	// A port that is not in the news is one that nothing listens on any more.
+	at := map[int]string{}
 	for _, p := range status.Ports {
-		if err := a.forwards.Listening(p.Port, p.Address); err != nil {
-			a.e.log.Warn("a port of a job cannot be opened", "job", a.job, "port", p.Port, "error", err)
-		}
+		at[p.Port] = p.Address
+	}
+	if err := a.forwards.ListeningAt(at); err != nil {
+		a.e.log.Warn("a port of a job cannot be opened", "job", a.job, "error", err)
 	}
 }
 

@@ -1,0 +1,71 @@
+# What a person types. Everything builds with Go alone; `make test` installs
+# what its tests need besides, where it may.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+GO       ?= go
+GOFLAGS  += -trimpath
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+PACKAGES := ./...
+
+export CGO_ENABLED ?= 0
+export GOTOOLCHAIN ?= local
+
+.DEFAULT_GOAL := build
+.PHONY: build worker demo test unit race lint fmt bench fuzz crash crash-short release clean golden cover
+
+## build: bin/skyport, with the workers for all architectures inside
+build: worker
+	@mkdir -p bin
+	$(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o bin/skyport ./cmd/skyport
+
+## worker: the nodes' binary, compressed, where skyport embeds it
+worker:
+	@$(GO) run ./internal/workerbin/gen -version '$(VERSION)'
+
+## demo: a real job's whole life on this machine; no cloud, no root
+demo: build
+	@$(GO) build $(GOFLAGS) -o bin/opticks ./examples/opticks
+	@bash examples/opticks/demo.sh
+
+## test: everything that must hold, as CI runs it
+test: build
+	@bash test/run.sh
+
+## lint: the strict linters, pinned in test/lint.sh
+lint:
+	@bash test/lint.sh
+
+## fmt: format as the linters want it
+fmt:
+	@bash test/lint.sh fmt
+
+## golden: write golden files anew, to be read in the diff
+golden:
+	CGO_ENABLED=0 $(GO) test ./cmd/skyport ./jobscript ./internal/core/api -update
+
+## fuzz: every fuzz target for FUZZTIME (default 30s)
+fuzz:
+	@bash test/fuzz.sh $(or $(FUZZTIME),30s)
+
+## crash: kill -9 everything at every stage; KILLS (default 500), SEED
+crash: build
+	$(GO) test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills $(or $(KILLS),500) $(if $(SEED),-seed $(SEED))
+
+## bench: the numbers that README quotes, as a table and JSON in bench/out
+bench: build
+	$(GO) run ./bench
+
+## release: static binaries with checksums in dist/
+release: worker
+	@mkdir -p dist
+	@for arch in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$arch $(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o dist/skyport-linux-$$arch ./cmd/skyport || exit 1; \
+	done
+	@cd dist && sha256sum skyport-linux-* > SHA256SUMS && cat SHA256SUMS
+
+clean:
+	rm -rf bin dist bench/out coverage.out internal/workerbin/dist/*.zst internal/workerbin/dist/*.sum
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
