@@ -82,24 +82,32 @@ func (c *Client) StoredEvents(ctx context.Context, filter EventFilter, after int
 // an event, and goes on over restarts of core until the context ends.
 func (c *Client) Wait(ctx context.Context, id skyport.JobID) (skyport.Job, error) {
 	var job skyport.Job
-	look := func() (err error) {
-		if job, err = c.Job(ctx, id); err == nil && job.State.Terminal() {
+	look := func() error {
+		now, err := c.Job(ctx, id)
+		if err != nil {
+			return err
+		}
+		if job = now; job.State.Terminal() {
 			return errEnough
 		}
-		return err
+		return nil
 	}
-	// The stream is open before the job is read, so the event that ends the
-	// wait cannot fall between.
-	err := c.follow(ctx, EventFilter{Job: id}, FromNow, look, func(e skyport.Event) bool {
-		return e.Kind != skyport.EventState || !skyport.JobState(e.State).Terminal() || look() == nil
-	})
-	switch {
-	case errors.Is(err, errEnough), err == nil && job.State.Terminal():
-		return job, nil
-	case err == nil: // stopped because the job could not be read
-		return c.Job(ctx, id)
+	for {
+		// The stream is open before the job is read, so the event that ends the
+		// wait cannot fall between.
+		err := c.follow(ctx, EventFilter{Job: id}, FromNow, look, func(e skyport.Event) bool {
+			return e.Kind != skyport.EventState || !skyport.JobState(e.State).Terminal()
+		})
+		if err == nil { // the event came; a look tells whether it still holds
+			err = look()
+		}
+		switch {
+		case errors.Is(err, errEnough):
+			return job, nil
+		case err != nil && (ctx.Err() != nil || skyport.CodeOf(err) != skyport.CodeUnavailable || job.ID == ""):
+			return job, err
+		}
 	}
-	return job, err
 }
 
 // errEnough ends a stream early.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -72,6 +73,7 @@ func New(o Options) http.Handler {
 	a.stagingRoutes()
 	a.catalogRoutes()
 	a.healthRoutes()
+	a.tidyDescription()
 	a.descriptionRoutes()
 	return a
 }
@@ -123,6 +125,24 @@ func operation[I, O any](a *api, op huma.Operation, handle func(context.Context,
 	if described := strings.ReplaceAll(op.Path, "...}", "}"); described != op.Path {
 		paths[described] = paths[op.Path]
 		delete(paths, op.Path)
+	}
+}
+
+// tidyDescription says of answers what the types alone do not: that lists are
+// never null, and that metrics may be.
+func (a *api) tidyDescription() {
+	taken := []string{"Submission", "Directive", "StagedInput", "SubmitBatchRequest"} // requests may say null
+	for name, schema := range a.huma.OpenAPI().Components.Schemas.Map() {
+		for property, s := range schema.Properties {
+			switch {
+			case s.Type == huma.TypeArray && !slices.Contains(taken, name):
+				s.Nullable = false
+			case name == "Metrics" && s.Ref != "":
+				schema.Properties[property] = &huma.Schema{
+					OneOf: []*huma.Schema{{Ref: s.Ref}, {Type: "null"}}, Description: s.Description,
+				}
+			}
+		}
 	}
 }
 

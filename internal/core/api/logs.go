@@ -60,6 +60,10 @@ func (a *api) logRoutes() {
 					a.writeProblem(w, r, err)
 					return
 				}
+				if log == nil {
+					writeBytes(w, textPlain, nil)
+					return
+				}
 			}
 			defer func() { _ = log.Close() }() // it was only read
 			w.Header().Set(logAttemptHeader, strconv.Itoa(attempt))
@@ -98,6 +102,7 @@ func (a *api) openLog(ctx context.Context, job skyport.Job, attempt int, stream 
 }
 
 // awaitLog waits for a log to begin, hearing of it by the events of the job.
+// It returns none when the job ended without.
 func (a *api) awaitLog(ctx context.Context, id skyport.JobID, attempt int, stream LogStream) (Log, int, error) {
 	// A log may begin a moment after the event that tells of the start.
 	recheck := time.NewTicker(time.Second)
@@ -114,7 +119,7 @@ func (a *api) awaitLog(ctx context.Context, id skyport.JobID, attempt int, strea
 			return log, n, err
 		}
 		if job.State.Terminal() {
-			return nil, 0, skyport.Errorf(skyport.CodeNotFound, "the job has ended and left no %s", stream)
+			return nil, 0, nil
 		}
 		select {
 		case <-ctx.Done():

@@ -215,6 +215,19 @@ func TestLogRangesAndFollow(t *testing.T) {
 	}
 }
 
+func TestFollowedLogThatNeverBegan(t *testing.T) {
+	t.Parallel()
+	b := &apitest.Backend{}
+	h := newAPI(b)
+	id := submit(t, h, "ann")
+	f := follow(t, h, "/v1/jobs/"+string(id)+"/logs/stdout?follow=true", nil)
+	b.Move(id, skyport.JobCanceled)
+	<-f.ended
+	if f.String() != "" || f.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("%v %q", f.header, f.String())
+	}
+}
+
 // results are a scanned directory.
 type results struct {
 	*transfer.Tree
