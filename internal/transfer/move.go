@@ -92,8 +92,10 @@ const (
 	defaultStreams = 4
 	firstBackoff   = 100 * time.Millisecond
 	longestBackoff = 5 * time.Second
-	// eagerBytes is the size of a tree that travels with its manifest.
-	eagerBytes = 1 << 20
+	// eagerBytes and eagerChunks are the size of a tree that travels with its
+	// manifest.
+	eagerBytes  = 1 << 20
+	eagerChunks = 1000
 	// leastBatch is how much a stream of a pull asks for at least.
 	leastBatch = 8 << 20
 )
@@ -310,8 +312,8 @@ func (p *push) attempt(ctx context.Context) error {
 		return err
 	}
 	var first []Span
-	if !p.again && m.Bytes() <= eagerBytes {
-		first = m.indexed().spans(func(uint32) bool { return true })
+	if !p.again {
+		first = eager(m, eagerBytes)
 	}
 	p.again = true
 	reply, err := p.send(ctx, manifestRoute, encoded, newQueue(m.indexed(), first), longestReply(m))

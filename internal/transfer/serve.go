@@ -3,6 +3,7 @@ package transfer
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -153,10 +154,20 @@ func (h *sendHandler) manifest(w http.ResponseWriter, r *http.Request) {
 		return // the peer is gone and asks again
 	}
 	var spans []Span
-	if eager, err := strconv.ParseInt(r.URL.Query().Get("eager"), 10, 64); err == nil && int64(source.Manifest().Bytes()) <= eager {
-		spans = source.Manifest().indexed().spans(func(uint32) bool { return true })
+	if limit, err := strconv.ParseInt(r.URL.Query().Get("eager"), 10, 64); err == nil {
+		spans = eager(source.Manifest(), skyport.Bytes(limit))
 	}
 	sendFrames(w, r, source, spans)
+}
+
+// eager returns all chunks of a tree that is small enough to travel with its
+// manifest, on one stream: in one round trip.
+func eager(m *Manifest, limit skyport.Bytes) []Span {
+	x := m.indexed()
+	if x.bytes > limit || len(x.chunks) > eagerChunks {
+		return nil
+	}
+	return x.spans(func(uint32) bool { return true })
 }
 
 // largestRequest bounds the spans that a peer may ask for at once.
@@ -254,7 +265,13 @@ func readManifest(r io.Reader, limits Limits) (*Manifest, error) {
 	}
 	limited := &io.LimitedReader{R: r, N: int64(n)}
 	m, err := ReadManifest(limited, limits)
-	if err != nil {
+	switch {
+	case err == nil:
+	case limited.N > 0 && errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, cut(err)
+	case skyport.CodeOf(err) == skyport.CodeInternal:
+		return nil, skyport.Errorf(skyport.CodeInvalid, "%w", err)
+	default:
 		return nil, err
 	}
 	if limited.N > 0 {
