@@ -1,14 +1,8 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,31 +48,4 @@ func (o *daemonOptions) open(a *app) (*spool.Spool, *slog.Logger, error) {
 		return s, slog.New(slog.NewJSONHandler(a.Err, options)), nil
 	}
 	return nil, nil, usagef("--log-format %s: want text or json", s.Config.Log.Format)
-}
-
-// stopPatience is how long a daemon that stops waits for answers under way.
-const stopPatience = 5 * time.Second
-
-// serve answers over TLS on the listener until ctx ends, then lets the answers under
-// way come to their end.
-func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
-		defer cancel()
-		err := server.Shutdown(patience)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = server.Close()
-		}
-		stopped <- err
-	})
-	err := server.ServeTLS(listener, "", "") // its TLSConfig has the certificate
-	endedByItself := stop()
-	if endedByItself {
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
-	}
-	if err := <-stopped; err != nil {
-		return fmt.Errorf("stop serving %s: %w", listener.Addr(), err)
-	}
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +17,7 @@ import (
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/local"
 	"github.com/openworkload/skyport/internal/pki"
+	"github.com/openworkload/skyport/internal/serve"
 	"github.com/openworkload/skyport/internal/spool"
 	"github.com/openworkload/skyport/internal/workerbin"
 )
@@ -70,6 +70,8 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 		Logger:    log,
 		Version:   readVersion().Version,
 	})
+	front := serve.Server(server.Handler(), log)
+	front.TLSConfig = certificate.StrictServerTLS(pki.RoleCore)
 	listener, err := net.Listen("tcp", s.Config.Gate.Listen)
 	if err != nil {
 		return skyport.Errorf(skyport.CodeConflict, "start the gate: %w", err).
@@ -90,13 +92,7 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 		return nil
 	})
 	parts.Go(func() error {
-		return serve(ctx, &http.Server{
-			Handler:           server.Handler(),
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			TLSConfig:         certificate.StrictServerTLS(pki.RoleCore),
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		}, listener)
+		return serve.TLS(ctx, front, listener)
 	})
 	return parts.Wait()
 }

@@ -65,7 +65,7 @@ skyport submit --follow job.sh.`,
 		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newGCCommand(a),
 	)
 	add(groupDaemons,
-		newGateCommand(a),
+		newUpCommand(a), newCoreCommand(a), newGateCommand(a),
 	)
 	add(groupCare,
 		newSetupCommand(a), newCertCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
