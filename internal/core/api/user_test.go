@@ -283,8 +283,8 @@ func FuzzUserSubmission(f *testing.F) {
 	f.Add([]byte(body), contentType)
 	f.Add([]byte("#!/bin/sh\n"), "")
 	f.Add([]byte("--b\r\n\r\n--b--"), "multipart/form-data; boundary=b")
+	h := newAPI(&apitest.Backend{}, func(o *api.Options) { o.MaxScript = 1 << 10 })
 	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
-		h := newAPI(&apitest.Backend{}, func(o *api.Options) { o.MaxScript = 1 << 10 })
 		r := call(t, h, "ann", http.MethodPost, "/user/job", string(body), "Content-Type", contentType)
 		if r.status >= 500 {
 			t.Errorf("%d %s", r.status, r.body)
