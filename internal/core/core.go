@@ -71,7 +71,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	speak := gate.NewClient(s.GateURL(), gateHTTP(certificates, s))
+	toGate := gateHTTP(certificates, s)
+	defer toGate.CloseIdleConnections() // a gate that stops waits for them
+	speak := gate.NewClient(s.GateURL(), toGate)
 	cat, err := catalog.New(ctx, catalog.Options{
 		Store: db, Gate: speak, Accounts: accounts(s.Config.Accounts), Logger: log,
 		Changed: func() {
