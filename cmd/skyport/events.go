@@ -139,17 +139,15 @@ func eventWord(e skyport.Event) string {
 	return e.State
 }
 
+// eventText is what an event says, or what its numbers say.
 func eventText(e skyport.Event) string {
-	said := oneLine(e.Text)
-	if t := e.Transfer; t != nil {
-		moved := fmt.Sprintf("%s: %s of %s", t.Name, t.Done, t.Total)
-		if t.Files > 0 {
-			moved += " in " + count(t.Files, "file")
-		}
-		if said != "" {
-			said += ", "
-		}
-		said += oneLine(moved)
+	if e.Text != "" || e.Transfer == nil {
+		return oneLine(e.Text)
 	}
-	return said
+	t := e.Transfer
+	moved := fmt.Sprintf("%s: %s of %s", t.Name, t.Done, t.Total)
+	if t.Files > 0 {
+		moved += " in " + count(t.Files, "file")
+	}
+	return oneLine(moved)
 }

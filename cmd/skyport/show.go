@@ -99,7 +99,11 @@ func printJob(a *app, report jobReport) {
 		if t.IsZero() {
 			return ""
 		}
-		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), age(t, now))
+		ago := age(t, now) + " ago"
+		if now.Sub(t) < time.Second {
+			ago = "just now"
+		}
+		return fmt.Sprintf("%s (%s)", t.Local().Format(time.DateTime), ago)
 	}
 	say("job", string(job.ID))
 	say("name", job.Name)
@@ -143,11 +147,16 @@ func printJob(a *app, report jobReport) {
 	}
 }
 
+// detailsOf is what the details of a job say beyond its state.
 func detailsOf(job skyport.Job) string {
-	if job.Details == "" {
+	details, word := oneLine(job.Details), job.State.Word()
+	if len(details) >= len(word) && strings.EqualFold(details[:len(word)], word) {
+		details = strings.TrimLeft(details[len(word):], ": ")
+	}
+	if details == "" {
 		return ""
 	}
-	return ": " + oneLine(job.Details)
+	return ": " + details
 }
 
 // exitWords says how the script of a job ended.

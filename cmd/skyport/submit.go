@@ -180,6 +180,7 @@ func submitted(ctx context.Context, a *app, c *client.Client, job skyport.Job) e
 		}
 	} else {
 		a.printEnd(job)
+		a.printWarnings(job)
 	}
 	return jobExit(job)
 }

@@ -50,6 +50,7 @@ func runWait(ctx context.Context, a *app, args []string) error {
 		waited[i] = job
 		if !a.JSON {
 			a.printEnd(job)
+			a.printWarnings(job)
 		}
 		if end == nil {
 			end = jobExit(job)
@@ -69,10 +70,13 @@ func (a *app) printEnd(job skyport.Job) {
 	switch {
 	case job.State == skyport.JobFinished:
 		said += ", " + exitWords(job) + ", ran " + duration(job.Duration(a.Now()))
-	case job.Details != "":
+	default:
 		said += detailsOf(job)
 	}
 	a.Err.printf("%s: %s\n", label(job), a.Err.paint(endStyle(job), said))
+}
+
+func (a *app) printWarnings(job skyport.Job) {
 	for _, w := range job.Warnings {
 		a.Err.printf("  %s %s\n", a.Err.paint(yellow, "warning:"), oneLine(w))
 	}
