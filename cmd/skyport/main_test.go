@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, "home")
 			env.Setenv("HOME", home)
 			env.Setenv("SWM_SPOOL", "")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each run under -race ends a second later
 			return os.Mkdir(home, 0o700)
 		},
 	})
