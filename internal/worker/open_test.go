@@ -16,7 +16,7 @@ import (
 
 // open serves a worker inside the test's process, where the race detector and
 // the hunt for leaked goroutines see it.
-func open(t *testing.T) *protocol.Client {
+func open(t testing.TB) *protocol.Client {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "spw")
 	if err != nil {
