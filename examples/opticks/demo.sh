@@ -58,28 +58,29 @@ say "Submit: rank the words of Newton's Opticks"
 cp "$root/bin/opticks" "$book" "$place/work/"
 cd "$place/work"
 sed -n 's/^#SWM/  #SWM/p' "$root/examples/opticks/job.sh"
-job=$(skyport submit --json "$root/examples/opticks/job.sh" | sed -n 's/^ *"id": *"\([^"]*\)".*/\1/p' | head -n 1)
-[ -n "$job" ] || die "no job id"
-skyport events --follow "$job" >"$place/events.log" 2>&1 &
-events=$!
+# Meanwhile somebody reads the job's port, once, as soon as it answers.
+(
+  for _ in $(seq 1500); do
+    address=$(skyport ports --json @last 2>/dev/null | sed -n 's/^ *"address": *"\(127[^"]*\)".*/\1/p' | head -n 1)
+    if [ -n "$address" ] && exec 3<>"/dev/tcp/${address%:*}/8087"; then
+      printf 'GET / HTTP/1.0\r\n\r\n' >&3
+      answer=$(tail -n 1 <&3)
+      [ -z "$answer" ] || { echo "http://$address says $answer" >"$place/port"; exit 0; }
+    fi
+    sleep 0.02
+  done
+) 2>/dev/null &
+reader=$!
+skyport submit --follow "$root/examples/opticks/job.sh"
+wait "$reader" || true
+job=@last
 
-say "Its forwarded port, read once while it runs"
-address=
-for _ in $(seq 600); do
-  address=$(skyport ports --json "$job" 2>/dev/null | sed -n 's/^ *"address": *"\(127[^"]*\)".*/\1/p' | head -n 1)
-  if [ -n "$address" ] && answer=$(exec 2>/dev/null 3<>"/dev/tcp/${address%:*}/8087" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -n 1 <&3) && [ -n "$answer" ]; then
-    break
-  fi
-  answer=
-  sleep 0.02
-done
-[ -n "$answer" ] || die "the port never answered"
-echo "  http://${address%:*}:8087 says $answer"
+say "Its forwarded port, read while it ran"
+[ -s "$place/port" ] || die "the port never answered"
+sed 's/^/  /' "$place/port"
 
-skyport wait "$job"
-wait "$events" || true
 say "What happened"
-sed 's/^/  /' "$place/events.log"
+skyport events "$job" | sed 's/^/  /'
 say "What it wrote"
 skyport logs "$job" | sed 's/^/  /'
 

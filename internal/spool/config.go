@@ -98,7 +98,6 @@ func Defaults() Config {
 			Retention: 30 * 24 * time.Hour,
 		},
 		Log:             LogConfig{Level: "info", Format: "text"},
-		KeepAlive:       10 * time.Minute,
 		CertificateLife: pki.LeafLife,
 	}
 }

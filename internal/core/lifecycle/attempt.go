@@ -26,6 +26,7 @@ type attempt struct {
 
 	// Used by the loop alone, but for forwards, which Engine.Ports reads.
 	forwards *forward.Set
+	asked    bool // the worker has taken the request to start: it will
 	warned   map[string]bool
 }
 
@@ -84,6 +85,8 @@ func (a *attempt) step(ctx context.Context, v view) (progress bool, err error) {
 	defer cancel()
 	status, known := v.link.Status(skyport.RunName(v.row.Job, v.row.Number))
 	switch {
+	case v.row.Phase < skyport.PhaseRunning && known && status.State == protocol.RunStaging && a.asked:
+		return false, nil
 	case v.row.Phase < skyport.PhaseRunning && (!known || status.State == protocol.RunStaging):
 		return a.start(ctx, v)
 	case !known, status.State == protocol.RunLost:

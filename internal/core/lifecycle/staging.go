@@ -40,6 +40,7 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 		return false, a.judge(ctx, fmt.Errorf("prepare the run: %w", err))
 	}
 	if spec.Start {
+		a.asked = true
 		v.link.Note(status)
 		return true, nil
 	}
@@ -74,6 +75,7 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	if err != nil {
 		return false, a.judge(ctx, fmt.Errorf("start the run: %w", err))
 	}
+	a.asked = true
 	v.link.Note(status)
 	return true, nil
 }
@@ -149,6 +151,10 @@ func environment(job *skyport.Job) map[string]string {
 		"SWM_JOB_INPUT_FILES": strings.Join(r.InputFiles, ","), "SWM_JOB_OUTPUT_FILES": strings.Join(r.OutputFiles, ","),
 		"SWM_JOB_PORTS": strings.Join(ports, ","), "SWM_RELOCATABLE": yesNo(r.Relocatable), "SWM_KEEP_RESOURCES": yesNo(r.KeepResources),
 		"SWM_CKPT": yesNo(r.Checkpoint), "SWM_CKPT_DIR": r.CheckpointDir, "SWM_CKPT_INTERVAL": strconv.FormatInt(int64(r.CheckpointInterval), 10),
+	}
+	if job.Address != "" {
+		// A job that listens here does not meet others on the same machine.
+		env["SWM_JOB_ADDRESS"] = job.Address
 	}
 	maps.Copy(env, r.Env)
 	return env
