@@ -62,11 +62,9 @@ sed -n 's/^#SWM/  #SWM/p' "$root/examples/opticks/job.sh"
 (
   for _ in $(seq 1500); do
     address=$(skyport ports --json @last 2>/dev/null | sed -n 's/^ *"address": *"\(127[^"]*\)".*/\1/p' | head -n 1)
-    if [ -n "$address" ] && exec 3<>"/dev/tcp/${address%:*}/8087"; then
-      printf 'GET / HTTP/1.0\r\n\r\n' >&3
-      answer=$(tail -n 1 <&3)
-      [ -z "$answer" ] || { echo "http://$address says $answer" >"$place/port"; exit 0; }
-    fi
+    # In a shell of its own: one whose redirection fails is gone.
+    answer=$(exec 3<>"/dev/tcp/${address%:*}/8087" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -n 1 <&3) || answer=
+    [ -z "$answer" ] || { echo "http://$address says $answer" >"$place/port"; exit 0; }
     sleep 0.02
   done
 ) 2>/dev/null &
