@@ -61,7 +61,7 @@ sed -n 's/^#SWM/  #SWM/p' "$root/examples/opticks/job.sh"
 # Meanwhile somebody reads the job's port, once, as soon as it answers.
 (
   for _ in $(seq 1500); do
-    address=$(skyport ports --json @last 2>/dev/null | sed -n 's/^ *"address": *"\(127[^"]*\)".*/\1/p' | head -n 1)
+    address=$(skyport ports --json @last 2>/dev/null | sed -n 's/^ *"address": *"\(127[^"]*\)".*/\1/p' | head -n 1) || address=
     # In a shell of its own: one whose redirection fails is gone.
     answer=$(exec 3<>"/dev/tcp/${address%:*}/8087" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -n 1 <&3) || answer=
     [ -z "$answer" ] || { echo "http://$address says $answer" >"$place/port"; exit 0; }
