@@ -17,6 +17,7 @@ type JobFilter struct {
 	Account   string
 	Site      string
 	Name      string // substring of the name
+	IDPrefix  string // beginning of the id, in any case
 	Partition skyport.PartitionID
 	Ascending bool // oldest first; default newest first
 	Limit     int  // most jobs in all; 0: every one
@@ -34,6 +35,7 @@ func (f JobFilter) query() url.Values {
 		"site":      f.Site,
 		"name":      f.Name,
 		"partition": string(f.Partition),
+		"id":        f.IDPrefix,
 	} {
 		if value != "" {
 			q.Set(name, value)
@@ -94,14 +96,13 @@ func (c *Client) Find(ctx context.Context, prefix string) (skyport.Job, error) {
 	if id, err := skyport.ParseJobID(prefix); err == nil {
 		return c.Job(ctx, id)
 	}
-	prefix = strings.ToLower(prefix)
 	var found *skyport.Job
-	for job, err := range c.Jobs(ctx, JobFilter{}) {
+	for job, err := range c.Jobs(ctx, JobFilter{IDPrefix: prefix, Limit: 2}) {
 		if err != nil {
 			return skyport.Job{}, err
 		}
-		if !strings.HasPrefix(string(job.ID), prefix) || prefix == "" {
-			continue
+		if prefix == "" {
+			break
 		}
 		if found != nil {
 			return skyport.Job{}, skyport.Errorf(skyport.CodeConflict, "several jobs begin with %q: %s and %s", prefix, found.ID, job.ID).

@@ -185,7 +185,7 @@ func (b *backend) explain(job *skyport.Job) {
 
 func (b *backend) Jobs(ctx context.Context, q api.JobQuery) (api.JobPage, error) {
 	f := store.JobFilter{
-		Owner: q.Owner, States: q.States, Account: q.Account, Site: q.Site, Name: q.Name, Partition: q.Partition,
+		Owner: q.Owner, States: q.States, Account: q.Account, Site: q.Site, Name: q.Name, IDPrefix: q.IDPrefix, Partition: q.Partition,
 		Ascending: q.Ascending,
 	}
 	if q.Cursor != "" {
@@ -275,6 +275,16 @@ func (b *backend) Purge(ctx context.Context, ids []skyport.JobID) error {
 
 func (b *backend) Events(ctx context.Context, q api.EventQuery) ([]skyport.Event, error) {
 	return b.store.Events(ctx, store.EventFilter{Owner: q.Owner, Job: q.Job, After: q.After, Limit: q.Limit})
+}
+
+func (b *backend) LastEvent(ctx context.Context) (int64, error) { return b.store.LastEvent(ctx) }
+
+func (b *backend) PortsOpen(id skyport.JobID) map[int]bool {
+	open := map[int]bool{}
+	for _, p := range b.engine.Ports(id) {
+		open[p.Port] = p.Open
+	}
+	return open
 }
 
 func (b *backend) Subscribe(q api.EventQuery) (<-chan skyport.Event, func()) {

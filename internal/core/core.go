@@ -128,6 +128,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	failed := make(chan error, 1)
 	loops.Go(func() { cat.Run(ctx) })
 	loops.Go(func() { certificates.Renew(ctx, pki.Renewal{Issuer: s.ClusterCA(), Life: s.Config.CertificateLife}) })
+	loops.Go(func() { renewUsers(ctx, s, log) })
 	loops.Go(func() { b.keepHouse(ctx, s.Config.Limits.Retention, log) })
 	loops.Go(func() { engine.Run(ctx) })
 	loops.Go(func() {
@@ -212,6 +213,29 @@ func person() skyport.UserID {
 		return ""
 	}
 	return id
+}
+
+// renewUsers renews the certificates of users before they end, where the CA's
+// key is on this machine: at the start and then daily.
+func renewUsers(ctx context.Context, s *spool.Spool, log *slog.Logger) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = ""
+	}
+	for {
+		renewed, err := s.RenewDue(ctx, home)
+		if err != nil && ctx.Err() == nil {
+			log.Warn("certificates of users were not renewed", "error", err)
+		}
+		if len(renewed) > 0 {
+			log.Info("renewed certificates", "users", renewed)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(24 * time.Hour):
+		}
+	}
 }
 
 func accounts(settings []spool.AccountConfig) []skyport.Account {

@@ -51,6 +51,8 @@ type Backend interface {
 	Attempts(ctx context.Context, id skyport.JobID) ([]skyport.Attempt, error)
 	Timeline(ctx context.Context, id skyport.JobID) ([]skyport.Step, error)
 	Metrics(ctx context.Context, id skyport.JobID) (Metrics, error)
+	// PortsOpen tells which of the job's ports a connection is taken on now.
+	PortsOpen(id skyport.JobID) map[int]bool
 
 	// Cancel moves the job to C at once; what runs is stopped behind it.
 	// Canceling a job that has ended is CodeConflict.
@@ -62,6 +64,9 @@ type Backend interface {
 
 	// Events returns stored events after q.After, oldest first, at most q.Limit.
 	Events(ctx context.Context, q EventQuery) ([]skyport.Event, error)
+	// LastEvent is the seq of the newest stored event, or 0: the place where a
+	// stream that begins from now begins.
+	LastEvent(ctx context.Context) (int64, error)
 	// Subscribe sends every event that matches q and happens from now on, live
 	// progress included. A reader that falls behind loses its channel (it is
 	// closed) and must resume with Events. Stop must be called.
@@ -88,13 +93,6 @@ type Backend interface {
 	Ready(ctx context.Context) error
 }
 
-// Positioner may be implemented by a [Backend]: it tells the seq of the newest
-// event, or 0. With it a stream that begins from now keeps its place when its
-// follower dials again before it saw an event.
-type Positioner interface {
-	LastEvent(ctx context.Context) (int64, error)
-}
-
 // Submission is one job to be.
 type Submission struct {
 	Script     []byte
@@ -114,6 +112,7 @@ type JobQuery struct {
 	Account   string
 	Site      string
 	Name      string // substring of the name
+	IDPrefix  string // beginning of the id, in any case
 	Partition skyport.PartitionID
 	Ascending bool // oldest first; default newest first
 	Limit     int

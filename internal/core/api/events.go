@@ -134,11 +134,10 @@ func (s *eventStream) run(ctx context.Context) {
 // findPlace gives a stream that skips the past the position that it skips to:
 // an id without data, which a follower keeps and does not take for an event.
 func (s *eventStream) findPlace(ctx context.Context) {
-	backend, ok := s.api.Backend.(Positioner)
-	if s.last != FromNow || !ok {
+	if s.last != FromNow {
 		return
 	}
-	if seq, err := backend.LastEvent(ctx); err == nil {
+	if seq, err := s.api.Backend.LastEvent(ctx); err == nil {
 		s.last = seq
 		s.write("id: " + strconv.FormatInt(seq, 10) + "\n\n")
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"net"
@@ -167,7 +168,7 @@ func (a *api) jobRoutes() {
 		Summary: "The forwarded ports of a job and where they answer",
 	}, func(ctx context.Context, _ *jobPath) (*body[ports], error) {
 		job := jobOf(ctx)
-		return &body[ports]{Body: ports{portsOf(&job)}}, nil
+		return &body[ports]{Body: ports{portsOf(&job, a.Backend.PortsOpen(job.ID))}}, nil
 	})
 }
 
@@ -191,6 +192,7 @@ type (
 		Site      string             `query:"site" maxLength:"200" doc:"Site of the current attempt"`
 		Name      string             `query:"name" maxLength:"200" doc:"Part of the name"`
 		Partition string             `query:"partition" maxLength:"36" doc:"Id of the partition"`
+		IDPrefix  string             `query:"id" maxLength:"36" doc:"Beginning of the id"`
 	}
 	jobAnswer struct {
 		Location string `header:"Location"`
@@ -264,7 +266,7 @@ func (a *api) submission(ctx context.Context, in submission) (Submission, error)
 func (f *JobFilter) query(caller User) JobQuery {
 	return JobQuery{
 		Owner: caller.ID, States: f.State, Account: f.Account, Site: f.Site, Name: f.Name,
-		Partition: skyport.PartitionID(f.Partition),
+		Partition: skyport.PartitionID(f.Partition), IDPrefix: f.IDPrefix,
 	}
 }
 
@@ -304,13 +306,13 @@ func (a *api) changed(ctx context.Context, do func(context.Context, skyport.JobI
 	return &jobAnswer{Body: job}, err //nolint:wrapcheck // carries its code
 }
 
-func portsOf(job *skyport.Job) []skyport.JobPort {
+func portsOf(job *skyport.Job, open map[int]bool) []skyport.JobPort {
 	list := make([]skyport.JobPort, 0, len(job.Request.Ports))
 	for _, p := range job.Request.Ports {
-		port := skyport.JobPort{Number: p.Number, Direction: p.Direction, Open: job.State == skyport.JobRunning}
+		port := skyport.JobPort{Number: p.Number, Direction: p.Direction, Open: open[p.Number]}
 		host := job.Address
 		if p.Direction == skyport.Out {
-			host = job.Request.SubmissionAddress
+			host = cmp.Or(job.Request.SubmissionAddress, job.Origin)
 		}
 		if host != "" {
 			port.Address = net.JoinHostPort(host, strconv.Itoa(p.Number))

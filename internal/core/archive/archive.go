@@ -116,7 +116,14 @@ type Log struct {
 
 // OpenLog opens a log for reading. CodeNotFound: nothing of it is here.
 func (a *Archive) OpenLog(job skyport.JobID, attempt int, stream skyport.LogStream) (*Log, error) {
-	f, err := os.Open(a.logPath(job, attempt, stream))
+	path := a.logPath(job, attempt, stream)
+	f, err := os.Open(path)
+	if growing, _ := a.Growing(job, attempt); growing && errors.Is(err, fs.ErrNotExist) {
+		// Its follower waits for the first byte of this very file.
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+		}
+	}
 	switch {
 	case err == nil:
 		return &Log{File: f, archive: a, key: key{job, attempt}}, nil

@@ -102,6 +102,7 @@ func (a *attempt) step(ctx context.Context, v view) (progress bool, err error) {
 
 // follow brings core up to date with a script that runs.
 func (a *attempt) follow(ctx context.Context, v view, status protocol.RunStatus) error {
+	a.e.Archive.Begin(v.row.Job, v.row.Number)
 	if v.row.Phase < skyport.PhaseRunning {
 		// After a restart the forwards are opened again before R is said again.
 		if err := a.openForwards(ctx, v); err != nil {
@@ -252,7 +253,10 @@ func (a *attempt) releaseIn(tx *store.Tx, key skyport.Attempt) error {
 		return ignoreNotFound(err)
 	}
 	if row.Ended.IsZero() {
-		row.Ended = tx.Now()
+		row.Ended, row.Outcome = tx.Now(), "stopped: the job moved on without it"
+		if job, err := tx.Job(row.Job); err == nil {
+			row.Outcome = "stopped: the job was " + map[bool]string{true: "canceled", false: "requeued"}[job.State == skyport.JobCanceled]
+		}
 	}
 	row.Phase = skyport.PhaseReleased
 	if err := tx.UpdateAttempt(&row); err != nil {

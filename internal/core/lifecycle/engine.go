@@ -171,8 +171,10 @@ func (e *Engine) Run(ctx context.Context) {
 func (e *Engine) Committed(c store.Commit) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	decide := false // whether the scheduler could decide otherwise now
 	for i := range c.Partitions {
 		p := &c.Partitions[i]
+		decide = decide || p.State != skyport.PartitionBusy
 		switch known := e.partitions[p.ID]; {
 		case known != nil:
 			known.changed(*p)
@@ -197,6 +199,7 @@ func (e *Engine) Committed(c store.Commit) {
 			wake(p.wake)
 		}
 		if a.Phase == skyport.PhaseReleased {
+			decide = true
 			e.dropAttempt(a)
 			e.settle(a.Job)
 		}
@@ -204,6 +207,7 @@ func (e *Engine) Committed(c store.Commit) {
 	for i := range c.Jobs {
 		job := c.Jobs[i]
 		e.jobs[job.ID] = &job
+		decide = decide || job.State == skyport.JobQueued || job.State == skyport.JobCanceled || job.Purged
 		if job.State != skyport.JobQueued {
 			delete(e.reasons, job.ID)
 		}
@@ -217,7 +221,9 @@ func (e *Engine) Committed(c store.Commit) {
 		delete(e.reasons, id)
 		delete(e.forgetting, id)
 	}
-	e.wakeScheduler()
+	if decide {
+		e.wakeScheduler()
+	}
 }
 
 // settle drops a job that is over and held by nothing from the mirror, and

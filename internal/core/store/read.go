@@ -116,6 +116,15 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]skyport.Event, err
 	return many(ctx, s, scanEvent, selectEvent+w.String()+" ORDER BY seq"+w.limit(f.Limit), w.args...)
 }
 
+// LastEvent is the seq of the newest event that there ever was, or 0.
+func (s *Store) LastEvent(ctx context.Context) (seq int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT value FROM counters WHERE name = 'event'`).Scan(&seq)
+	if err != nil {
+		return 0, fmt.Errorf("store: last event: %w", err)
+	}
+	return seq, nil
+}
+
 // Active is all that core must keep in mind: what is not over.
 type Active struct {
 	Jobs       []skyport.Job       // not terminal, or to be forgotten, or held by an attempt

@@ -211,6 +211,7 @@ func (b *Backend) Jobs(_ context.Context, q api.JobQuery) (api.JobPage, error) {
 			q.Account != "" && j.Account != q.Account,
 			q.Site != "" && j.Site != q.Site,
 			q.Name != "" && !strings.Contains(j.Name, q.Name),
+			q.IDPrefix != "" && !strings.HasPrefix(string(j.ID), strings.ToLower(q.IDPrefix)),
 			q.Partition != "" && j.Partition != q.Partition:
 			continue
 		}
@@ -593,7 +594,20 @@ func (g *growing) Size() (int64, bool, <-chan struct{}) {
 	return int64(len(g.data)), g.more, g.changed
 }
 
-// LastEvent implements [api.Positioner].
+// PortsOpen implements [api.Backend]: all ports of a running job are open.
+func (b *Backend) PortsOpen(id skyport.JobID) map[int]bool {
+	job, err := b.Job(context.Background(), id)
+	if err != nil || job.State != skyport.JobRunning {
+		return nil
+	}
+	open := map[int]bool{}
+	for _, p := range job.Request.Ports {
+		open[p.Number] = true
+	}
+	return open
+}
+
+// LastEvent implements [api.Backend].
 func (b *Backend) LastEvent(context.Context) (int64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
