@@ -59,7 +59,7 @@ func (b *backend) Submit(ctx context.Context, caller api.User, key string, subs 
 		}
 		jobs[i] = skyport.Job{
 			ID: skyport.NewJobID(), Owner: caller.ID, Account: request.Account, Name: request.Name, State: skyport.JobQueued,
-			Details: skyport.DetailsQueued, Request: request, Inputs: sub.Inputs, Origin: sub.Address,
+			Details: skyport.DetailsQueued, NodeNames: []string{}, Request: request, Inputs: sub.Inputs, Origin: sub.Address,
 		}
 	}
 	var earlier []skyport.JobID

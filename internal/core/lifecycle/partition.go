@@ -187,7 +187,10 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 		renewal := time.Now().Add(renew)
 		for time.Now().Before(renewal) {
 			most := time.Until(renewal)
-			if up, since, cause := l.Up(); !up {
+			up, since, cause := l.Up()
+			if up {
+				p.removeStrays(ctx, l)
+			} else {
 				left := p.e.Limits.Lost - time.Since(since)
 				if left <= 0 {
 					return p.fail(ctx, fmt.Sprintf("node %s has not answered for %s: %v", row.Nodes[0].Name, p.e.Limits.Lost, cause))
@@ -442,10 +445,39 @@ func (p *partition) runChanged(run string) {
 		p.e.wakeAttemptsOf(p.id)
 		return
 	}
-	job, _, _ := strings.Cut(run, ".")
-	for _, a := range p.e.attempts[skyport.JobID(job)] {
+	list := p.e.attempts[jobOf(run)]
+	for _, a := range list {
 		wake(a.wake)
 	}
+	if len(list) == 0 {
+		wake(p.wake) // a stray
+	}
+}
+
+// removeStrays has the worker forget runs that no attempt stands behind. A
+// request to make a run that was under way when its job was canceled may have
+// arrived after the request to remove it. Rows come before runs, so a run
+// without an attempt is nobody's.
+func (p *partition) removeStrays(ctx context.Context, l *link.Link) {
+	for _, run := range l.Runs() {
+		p.e.mu.Lock()
+		stray := !slices.ContainsFunc(p.e.attempts[jobOf(run)], func(a *attempt) bool {
+			return skyport.RunName(a.job, a.number) == run
+		})
+		p.e.mu.Unlock()
+		if !stray {
+			continue
+		}
+		if err := l.Worker().Remove(ctx, run); err != nil && ctx.Err() == nil {
+			p.e.log.Warn("a run that is nobody's was not removed", "partition", p.id, "run", run, "error", err)
+		}
+	}
+}
+
+// jobOf is the job that a run is named after.
+func jobOf(run string) skyport.JobID {
+	job, _, _ := strings.Cut(run, ".")
+	return skyport.JobID(job)
 }
 
 func (p *partition) linked() *link.Link {

@@ -87,6 +87,7 @@ func (e *Engine) snapshot() schedule.Snapshot {
 // apply writes a decision. What has changed since the snapshot is left out: the
 // change has woken the scheduler again.
 func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
+	chosen := map[string]bool{} // addresses that this decision has given out
 	for _, placement := range d.Place {
 		p, err := tx.Partition(placement.Partition)
 		if err != nil {
@@ -95,7 +96,7 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 		if !p.State.Usable() {
 			continue
 		}
-		if err := e.place(tx, placement.Job, &p, placement.Room); err != nil {
+		if err := e.place(tx, placement.Job, &p, placement.Room, chosen); err != nil {
 			return err
 		}
 	}
@@ -118,7 +119,7 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 			return err
 		}
 		for i, job := range c.Jobs {
-			if err := e.place(tx, job, &p, c.Rooms[i]); err != nil {
+			if err := e.place(tx, job, &p, c.Rooms[i], chosen); err != nil {
 				return err
 			}
 		}
@@ -138,19 +139,21 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 }
 
 // place gives a queued job room on a partition: a new attempt.
-func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, room schedule.Room) error {
+func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, room schedule.Room, chosen map[string]bool) error {
 	job, err := tx.Job(id)
 	if err != nil {
-		return err
+		return ignoreNotFound(err) // purged meanwhile
 	}
 	if job.State != skyport.JobQueued || job.Purged {
 		return nil
 	}
 	a := skyport.Attempt{Job: id, Number: job.Attempt + 1, Partition: p.ID, CPUs: room.CPUs, Memory: room.Memory, GPUs: room.GPUs}
 	if len(job.Request.Ports) > 0 {
-		if a.Address, err = e.Addresses.For(id, e.addressInUse); err != nil {
+		inUse := func(address string) bool { return chosen[address] || e.addressInUse(address) }
+		if a.Address, err = e.Addresses.For(id, inUse); err != nil {
 			return tx.MoveJob(&job, skyport.JobQueued, skyport.DetailsQueued+": "+err.Error())
 		}
+		chosen[a.Address] = true
 	}
 	if err := tx.InsertAttempt(&a); err != nil {
 		return err
@@ -174,8 +177,7 @@ func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, roo
 }
 
 // addressInUse says whether an attempt that is not released has the address.
-// It is called from inside an update: the mirror then holds all commits but
-// this one, so two jobs of one decision are told apart by their ids alone.
+// It is called from inside an update: the mirror holds all commits but this one.
 func (e *Engine) addressInUse(address string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
