@@ -1,0 +1,189 @@
+package crash
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	kills  = flag.Int("kills", 40, "how often something is killed")
+	seed   = flag.Uint64("seed", 0, "what chance is made of; 0: the clock")
+	flight = flag.Int("flight", 6, "jobs that are under way at once")
+)
+
+// pace is the longest pause between two kills.
+const pace = 1500 * time.Millisecond
+
+// TestCrash is the crash matrix.
+func TestCrash(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	again := fmt.Sprintf("go test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills %d -seed %d", *kills, *seed)
+	t.Logf("seed %d; again with: %s", *seed, again)
+	began := time.Now()
+	h := open(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	h.giveUp = stop
+
+	var all sync.WaitGroup
+	defer all.Wait()
+	done := make(chan struct{})
+	all.Go(func() { h.watch.follow(ctx, h.user) })
+	all.Go(func() { h.keepBusy(ctx, done) })
+	count := h.killAll(ctx)
+	close(done)
+	h.jobs.Wait()
+	if !t.Failed() {
+		h.checkRemains(ctx)
+	}
+	stop()
+	all.Wait()
+	h.close()
+
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		t.Logf("%4d kills: %s", count[name], name)
+	}
+	t.Logf("%d kills in %s; %s", total(count), time.Since(began).Round(time.Second), h.tally())
+	if t.Failed() {
+		t.Logf("seed %d failed; again with: %s", *seed, again)
+	}
+}
+
+// A victim is what is killed together.
+type victim string
+
+const (
+	theCore   victim = "core"
+	theGate   victim = "gate"
+	aWorker   victim = "worker" // and nothing else: its shims and scripts go on
+	aNode     victim = "node"   // worker, shims and scripts: what was running is lost
+	allAtOnce victim = "all"    // core, gate and every worker
+)
+
+var victims = []victim{theCore, theGate, aWorker, aNode, allAtOnce}
+
+// killAll goes through the matrix, every other time at a random moment instead.
+func (h *house) killAll(ctx context.Context) map[string]int {
+	count := map[string]int{}
+	random := rand.New(rand.NewPCG(*seed, 0))
+	cell := random.IntN(1 << 16)
+	for n := 0; n < *kills && ctx.Err() == nil; n++ {
+		if !rest(ctx, time.Duration(random.Int64N(int64(pace)))) {
+			break
+		}
+		if n%2 == 1 {
+			who := h.kill(victims[random.IntN(len(victims))], random)
+			count[fmt.Sprintf("%-7s at random", who)]++
+			continue
+		}
+		cell++
+		// Their numbers have no common divisor: this comes to every pair.
+		at, who := stages[cell%len(stages)], victims[cell%len(victims)]
+		switch at {
+		case stageAccepted:
+			h.killAfterAnswer(ctx)
+			who = theCore
+		case stageSubmitting:
+			h.killBeforeAnswer(ctx, time.Duration(random.Int64N(int64(20*time.Millisecond))))
+			who = theCore
+		default:
+			h.watch.await(ctx, at)
+			if !rest(ctx, time.Duration(random.Int64N(int64(30*time.Millisecond)))) {
+				break
+			}
+			who = h.kill(who, random)
+		}
+		count[fmt.Sprintf("%-7s at %s", who, at)]++
+	}
+	return count
+}
+
+// kill kills a victim, or core when there is none of the kind, and says which.
+func (h *house) kill(who victim, random *rand.Rand) victim {
+	nodes := h.nodes()
+	random.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	switch {
+	case who == theGate:
+		h.gate.kill()
+	case who == aWorker && len(nodes) > 0:
+		h.killWorker(nodes[0])
+	case who == aNode && len(nodes) > 0:
+		h.killNode(nodes[0])
+	case who == allAtOnce:
+		h.core.kill()
+		h.gate.kill()
+		for _, n := range nodes {
+			h.killWorker(n)
+		}
+	default:
+		h.core.kill()
+		return theCore
+	}
+	return who
+}
+
+// keepBusy has so many jobs under way until done.
+func (h *house) keepBusy(ctx context.Context, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		case h.room <- struct{}{}:
+		}
+		w := h.newWork()
+		h.jobs.Go(func() {
+			defer func() { <-h.room }()
+			if err := h.submit(ctx, w); err != nil {
+				h.fail(ctx, w, "submit: %v", err)
+				return
+			}
+			h.live(ctx, w)
+		})
+	}
+}
+
+func total(count map[string]int) (sum int) {
+	for _, n := range count {
+		sum += n
+	}
+	return sum
+}
+
+// rest waits; it is false when the context ended first.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// until waits for a condition of the world outside.
+func until(ctx context.Context, most time.Duration, holds func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for !holds() {
+		if !rest(ctx, 20*time.Millisecond) {
+			return holds()
+		}
+	}
+	return true
+}
+
+// indent shows a text below a message.
+func indent(text string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n    ")
+}
