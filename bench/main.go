@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// measurements are what there is to measure, in the order of the table.
+var measurements = []struct {
+	name string
+	run  func(context.Context, *bench) error
+}{
+	{"submit", measureSubmissions},
+	{"warm", measureWarm},
+	{"cold", measureCold},
+	{"jobs", measureThroughput},
+	{"stored", measureStored},
+	{"transfer", measureTransfer},
+	{"input", measureInput},
+	{"port", measurePort},
+	{"memory", measureMemory},
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	if child(os.Args[1:]) {
+		return
+	}
+	var only []string
+	flag.Func("only", "measure `NAME` only; may be given again: "+strings.Join(names(), ", "), func(name string) error {
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("there are %s", strings.Join(names(), ", "))
+		}
+		only = append(only, name)
+		return nil
+	})
+	short := flag.Bool("short", false, "small numbers, in seconds: shows that everything can be measured, and no more")
+	binary := flag.String("skyport", "bin/skyport", "the `PROGRAM` that is measured")
+	out := flag.String("out", "bench/out", "`DIRECTORY` that the JSON goes to")
+	dir := flag.String("dir", os.TempDir(), "`DIRECTORY` on the disk that is measured")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *binary, *dir, *out, only, *short); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func names() (list []string) {
+	for _, m := range measurements {
+		list = append(list, m.name)
+	}
+	return list
+}
+
+// bench is one run of the program.
+type bench struct {
+	skyport string // the program that is measured, absolute
+	self    string // this program: parts of it run as jobs and as other processes
+	dir     string // throw-away
+	size    sizes
+	report  *report
+	stages  int
+}
+
+// sizes say how much is done.
+type sizes struct {
+	submitFor     time.Duration // of each number of clients
+	warm, cold    int           // jobs, one after another
+	jobs          int           // at once
+	stored        int           // jobs in the store
+	reads, starts int           // of it
+	rounds        int           // of what is compared
+	big           int64         // bytes of the one big file
+	files         int           // small ones
+	echoes        int           // round trips over a port
+	stream        int64         // bytes through a port, each way
+	active        int           // jobs that core drives at once
+	running       int           // of them run, on as many nodes
+}
+
+var (
+	full = sizes{
+		submitFor: 5 * time.Second, warm: 200, cold: 30, jobs: 1000, stored: 100_000, reads: 31, starts: 7,
+		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 100,
+	}
+	small = sizes{
+		submitFor: 200 * time.Millisecond, warm: 3, cold: 2, jobs: 10, stored: 1000, reads: 3, starts: 1,
+		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3,
+	}
+)
+
+func run(ctx context.Context, binary, dir, out string, only []string, short bool) (err error) {
+	b := &bench{size: full, report: &report{}}
+	if short {
+		b.size = small
+	}
+	if b.skyport, err = filepath.Abs(binary); err != nil {
+		return fmt.Errorf("find %s: %w", binary, err)
+	}
+	if _, err := os.Stat(b.skyport); err != nil {
+		return fmt.Errorf("%w: make build makes it", err)
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	// A short name: sockets of nodes lie below it.
+	if b.dir, err = os.MkdirTemp(dir, "skybench"); err != nil {
+		return fmt.Errorf("make a throw-away directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+
+	b.report.Machine = lookAtMachine(b.dir)
+	b.report.Version = versionOf(ctx, b.skyport)
+	b.report.Short = short
+	b.report.Started = time.Now().UTC().Truncate(time.Second)
+	b.report.printHead(os.Stdout)
+	var failed []error
+	for _, m := range measurements {
+		if len(only) > 0 && !slices.Contains(only, m.name) {
+			continue
+		}
+		b.report.now = m.name
+		if err := m.run(ctx, b); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", m.name, err))
+			log.Printf("%s: %v", m.name, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	b.report.Ended = time.Now().UTC().Truncate(time.Second)
+	b.report.Machine.LoadAfter = load()
+	path, err := b.report.write(out)
+	if err == nil {
+		fmt.Printf("\n%s\nJSON: %s\n", b.report.summary(), path)
+	}
+	return errors.Join(append(failed, err)...)
+}
