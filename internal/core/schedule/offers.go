@@ -71,7 +71,7 @@ func RoomOf(r *skyport.Request, f skyport.Flavor) Room {
 
 func nodesOf(r *skyport.Request) int { return max(1, r.Nodes) }
 
-// shortfall remembers the first thing that no flavor had.
+// shortfall remembers what each flavor lacks.
 type shortfall struct{ engine, price, nodes, size []string }
 
 func (s *shortfall) check(r *skyport.Request, site skyport.Site, f skyport.Flavor) bool {
@@ -94,13 +94,13 @@ func (s *shortfall) check(r *skyport.Request, site skyport.Site, f skyport.Flavo
 func (s *shortfall) error(r *skyport.Request) error {
 	switch {
 	case len(s.engine) > 0:
-		return skyport.Errorf(skyport.CodeNoEngine, "the nodes of site %s have no container engine, which container-image %s needs", s.engine[0], r.ContainerImage).
+		return skyport.Errorf(skyport.CodeNoEngine, "the nodes of site %s have no container engine, which container-image %s needs", slices.Min(s.engine), r.ContainerImage).
 			WithHint("leave out container-image, or name a site whose nodes have one (skyport sites)")
 	case len(s.price) > 0:
-		return skyport.Errorf(skyport.CodeUnsatisfiable, "nothing that fits costs %.4g an hour or less: %s", r.MaxPrice, s.price[0]).
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "nothing that fits costs %.4g an hour or less: %s", r.MaxPrice, slices.Min(s.price)).
 			WithHint("raise max-price")
 	case len(s.nodes) > 0:
-		return skyport.Errorf(skyport.CodeUnsatisfiable, "%d node(s) are more than there can be: %s", nodesOf(r), s.nodes[0]).
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "%d node(s) are more than there can be: %s", nodesOf(r), slices.Min(s.nodes)).
 			WithHint("ask for fewer nodes or a smaller flavor")
 	case len(s.size) > 0:
 		return skyport.Errorf(skyport.CodeUnsatisfiable, "no flavor has %s", needs(r)).

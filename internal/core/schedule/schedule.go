@@ -96,15 +96,18 @@ type Creation struct {
 
 // Decide decides.
 func Decide(s Snapshot) Decision {
-	d := decider{Snapshot: s, blocked: map[class]string{}, reserved: map[string]skyport.JobID{}}
-	d.Reasons = map[skyport.JobID]string{}
+	d := decider{Snapshot: s, kinds: map[class]*kind{}, reserved: map[string]skyport.JobID{}}
+	d.Reasons = make(map[skyport.JobID]string, len(s.Jobs))
 	d.open()
-	queue := slices.Clone(s.Jobs)
-	slices.SortFunc(queue, func(a, b Job) int {
+	queue := make([]*Job, len(s.Jobs))
+	for i := range s.Jobs {
+		queue[i] = &s.Jobs[i]
+	}
+	slices.SortFunc(queue, func(a, b *Job) int {
 		return cmp.Or(cmp.Compare(b.Request.Priority, a.Request.Priority), cmp.Compare(a.Number, b.Number))
 	})
-	for i := range queue {
-		d.job(&queue[i])
+	for _, j := range queue {
+		d.job(j)
 	}
 	d.drainIdle()
 	return d.decision()
@@ -117,7 +120,10 @@ type decider struct {
 
 	berths   []*berth                 // partitions that jobs can go onto, ready ones first
 	used     map[string]*usage        // by site
-	blocked  map[class]string         // kinds of jobs that cannot be placed any more, and why
+	leaving  map[string]*usage        // by site: what is on its way out, and still counts as used
+	promised map[string]*usage        // by site: what jobs will get of the room that is being made
+	engine   map[string]bool          // sites whose nodes have a container engine
+	kinds    map[class]*kind          // what was found out about each kind of job
 	reserved map[string]skyport.JobID // sites kept free for a job that has waited too long
 	draining map[skyport.PartitionID]bool
 }
@@ -157,25 +163,44 @@ func classOf(j *Job) class {
 	}
 }
 
+// kind is what was found out about a class. Within one decision room only
+// shrinks, so what did not fit once need not be looked at again.
+type kind struct {
+	next     int         // berths before this one do not fit any more
+	offers   []Available // what could ever serve it
+	err      error       // why nothing could
+	reason   string      // why it cannot be placed any more, when it cannot
+	full     []Available // offers that only lack room at their sites
+	reserved bool        // its sites are kept free already
+}
+
+func (d *decider) kindOf(j *Job) *kind {
+	key := classOf(j)
+	k := d.kinds[key]
+	if k == nil {
+		k = &kind{}
+		k.offers, k.err = Offers(j.Request, j.Account, d.Accounts, d.Sites, d.Flavors)
+		d.kinds[key] = k
+	}
+	return k
+}
+
 // open takes stock of the partitions.
 func (d *decider) open() {
-	d.used = map[string]*usage{}
+	d.used, d.leaving, d.promised = map[string]*usage{}, map[string]*usage{}, map[string]*usage{}
+	d.engine = map[string]bool{}
 	d.draining = map[skyport.PartitionID]bool{}
 	for i := range d.Sites {
-		d.used[d.Sites[i].Name] = &usage{}
+		d.engine[d.Sites[i].Name] = d.Sites[i].Container
 	}
 	for i := range d.Partitions {
 		p := &d.Partitions[i]
 		if p.State == skyport.PartitionDeleted {
 			continue
 		}
-		u := d.used[p.Site]
-		if u == nil {
-			u = &usage{}
-			d.used[p.Site] = u
-		}
-		u.add(len(p.Nodes), p.Flavor)
+		at(d.used, p.Site).add(len(p.Nodes), p.Flavor)
 		if !p.State.Usable() {
+			at(d.leaving, p.Site).add(len(p.Nodes), p.Flavor)
 			continue
 		}
 		d.berths = append(d.berths, &berth{
@@ -196,24 +221,24 @@ func (d *decider) job(j *Job) {
 		d.wake(j.NotBefore)
 		return
 	}
-	kind := classOf(j)
-	reason, known := d.blocked[kind]
-	if !known {
-		if d.ontoExisting(j) || d.ontoNew(j, &reason) {
-			return
-		}
-		d.blocked[kind] = reason
+	k := d.kindOf(j)
+	if k.reason == "" && (d.ontoExisting(j, k) || d.ontoNew(j, k)) {
+		return
 	}
-	d.Reasons[j.ID] = skyport.DetailsQueued + ": " + reason
-	d.reserve(j)
+	d.Reasons[j.ID] = k.reason
+	if site := d.makeRoom(nodesOf(j.Request), k); site != "" {
+		d.Reasons[j.ID] = fmt.Sprintf("%s: partitions of site %s are being removed to make room", skyport.DetailsQueued, site)
+	}
+	d.reserve(j, k)
 }
 
 // ontoExisting puts the job onto a partition that is there, or that this
 // decision creates already.
-func (d *decider) ontoExisting(j *Job) bool {
-	for _, b := range d.berths {
-		room, fits := b.fits(j, d.mayUse(j.Account, b.creation.Site))
-		if !fits || d.reservedFor(b.creation.Site, j) || d.draining[b.id] {
+func (d *decider) ontoExisting(j *Job, k *kind) bool {
+	for ; k.next < len(d.berths); k.next++ {
+		b := d.berths[k.next]
+		room, fits := d.fits(b, j)
+		if _, reserved := d.reserved[b.creation.Site]; !fits || reserved || d.draining[b.id] {
 			continue
 		}
 		b.free.CPUs -= room.CPUs
@@ -231,110 +256,136 @@ func (d *decider) ontoExisting(j *Job) bool {
 }
 
 // fits says whether the job can go onto the berth, and which room it takes.
-func (b *berth) fits(j *Job, allowed bool) (Room, bool) {
+func (d *decider) fits(b *berth, j *Job) (Room, bool) {
 	r, c := j.Request, &b.creation
 	room := RoomOf(r, c.Flavor)
-	return room, allowed && c.Account == j.Account && c.Nodes == nodesOf(r) &&
+	return room, c.Account == j.Account && c.Nodes == nodesOf(r) &&
 		(r.Site == "" || r.Site == c.Site) && (r.Flavor == "" || r.Flavor == c.Flavor.Name) &&
 		(r.CloudImage == "" || r.CloudImage == c.Image) &&
+		(r.ContainerImage == "" || d.engine[c.Site]) &&
 		(r.MaxPrice == 0 || c.Flavor.Price*float64(c.Nodes) <= r.MaxPrice) &&
-		room.CPUs <= b.free.CPUs && room.Memory <= b.free.Memory && room.GPUs <= b.free.GPUs
+		r.CPUs <= c.Flavor.CPUs && r.Memory <= c.Flavor.Memory && r.GPUs <= c.Flavor.GPUs &&
+		room.CPUs <= b.free.CPUs && room.Memory <= b.free.Memory && room.GPUs <= b.free.GPUs &&
+		d.mayUse(j.Account, c.Site)
 }
 
-// ontoNew plans a new partition for the job, or says why it cannot be.
-func (d *decider) ontoNew(j *Job, reason *string) bool {
-	if d.Blind != "" {
-		*reason = d.Blind
-		return false
-	}
-	offers, err := Offers(j.Request, j.Account, d.Accounts, d.Sites, d.Flavors)
-	if err != nil {
-		*reason = err.Error()
-		return false
-	}
-	for _, o := range offers {
-		if refusal, ok := d.Refused[Offer{o.Site.Name, o.Flavor.Name}]; ok && refusal.Until.After(d.Now) {
-			d.wake(refusal.Until)
-			*reason = cmp.Or(*reason, refusal.Reason)
-			continue
-		}
-		if holder, ok := d.reserved[o.Site.Name]; ok {
-			*reason = cmp.Or(*reason, fmt.Sprintf("site %s is kept free for job %s, which has waited longer", o.Site.Name, holder.Short()))
-			continue
-		}
-		u := d.used[o.Site.Name]
-		nodes := nodesOf(j.Request)
-		if full := u.lacks(o.Site.Limits, nodes, o.Flavor); full != "" {
-			*reason = fmt.Sprintf("all %s of site %s are in use", full, o.Site.Name)
-			if d.makeRoom(o, nodes) {
-				*reason = fmt.Sprintf("idle partitions of site %s are being removed to make room", o.Site.Name)
+// ontoNew plans a new partition for the job, or says in k.reason why it cannot be.
+func (d *decider) ontoNew(j *Job, k *kind) bool {
+	reason := d.Blind
+	switch {
+	case reason != "":
+	case k.err != nil:
+		reason = k.err.Error()
+	default:
+		for _, o := range k.offers {
+			why := d.hinders(o, nodesOf(j.Request), k)
+			if why == "" {
+				d.plan(j, o)
+				return true
 			}
-			continue
+			reason = cmp.Or(reason, why)
 		}
-		u.add(nodes, o.Flavor)
-		room := RoomOf(j.Request, o.Flavor)
-		d.berths = append(d.berths, &berth{
-			state: skyport.PartitionPlanned, jobs: 1,
-			creation: Creation{
-				Account: j.Account, Site: o.Site.Name, Flavor: o.Flavor, Image: cmp.Or(j.Request.CloudImage, o.Site.DefaultImage), Nodes: nodes,
-				KeepAlive: j.Request.KeepAlive, KeepResources: j.Request.KeepResources, Jobs: []skyport.JobID{j.ID}, Rooms: []Room{room},
-			},
-			free: Room{CPUs: o.Flavor.CPUs - room.CPUs, Memory: o.Flavor.Memory - room.Memory, GPUs: o.Flavor.GPUs - room.GPUs},
-		})
-		return true
 	}
+	k.reason = skyport.DetailsQueued + ": " + reason
 	return false
 }
 
-// makeRoom drains idle partitions of the offer's site, longest idle first, if
-// that makes room for the offer. They still count until they are deleted.
-func (d *decider) makeRoom(o Available, nodes int) bool {
-	left := *d.used[o.Site.Name]
-	var going []skyport.PartitionID
+// hinders says why there cannot be a partition of the offer now, or "".
+func (d *decider) hinders(o Available, nodes int, k *kind) string {
+	if refusal, ok := d.refused(o); ok {
+		d.wake(refusal.Until)
+		return cmp.Or(refusal.Reason, fmt.Sprintf("site %s refused %s lately", o.Site.Name, o.Flavor.Name))
+	}
+	if holder, ok := d.reserved[o.Site.Name]; ok {
+		return fmt.Sprintf("site %s is kept free for job %s, which has waited longer", o.Site.Name, holder.Short())
+	}
+	if full := at(d.used, o.Site.Name).lacks(o.Site.Limits, nodes, o.Flavor); full != "" {
+		k.full = append(k.full, o)
+		return fmt.Sprintf("all %s of site %s are in use", full, o.Site.Name)
+	}
+	return ""
+}
+
+// plan adds the new partition.
+func (d *decider) plan(j *Job, o Available) {
+	r, nodes := j.Request, nodesOf(j.Request)
+	at(d.used, o.Site.Name).add(nodes, o.Flavor)
+	room := RoomOf(r, o.Flavor)
+	d.berths = append(d.berths, &berth{
+		state: skyport.PartitionPlanned, jobs: 1,
+		creation: Creation{
+			Account: j.Account, Site: o.Site.Name, Flavor: o.Flavor, Image: cmp.Or(r.CloudImage, o.Site.DefaultImage), Nodes: nodes,
+			KeepAlive: r.KeepAlive, KeepResources: r.KeepResources, Jobs: []skyport.JobID{j.ID}, Rooms: []Room{room},
+		},
+		free: Room{CPUs: o.Flavor.CPUs - room.CPUs, Memory: o.Flavor.Memory - room.Memory, GPUs: o.Flavor.GPUs - room.GPUs},
+	})
+}
+
+// makeRoom has idle partitions removed for a job that nothing else hinders, at
+// the first site where that helps, and returns the site; "" when it helps nowhere.
+func (d *decider) makeRoom(nodes int, k *kind) string {
+	for ; len(k.full) > 0; k.full = k.full[1:] {
+		o := k.full[0]
+		if _, reserved := d.reserved[o.Site.Name]; !reserved && d.vacate(o, nodes) {
+			return o.Site.Name
+		}
+	}
+	return ""
+}
+
+// vacate drains idle partitions of the offer's site, longest idle first, if
+// that makes room for the offer, and promises it the room. What is on its way
+// out already counts first, so no more is drained than is needed.
+func (d *decider) vacate(o Available, nodes int) bool {
+	site := o.Site.Name
+	left := *at(d.used, site)
+	left.plus(*at(d.leaving, site), -1)
+	left.plus(*at(d.promised, site), 1)
 	idle := slices.DeleteFunc(slices.Clone(d.berths), func(b *berth) bool {
-		return b.id == "" || b.jobs > 0 || b.keep || b.creation.Site != o.Site.Name || b.state != skyport.PartitionReady
+		return b.id == "" || b.jobs > 0 || b.keep || b.creation.Site != site || b.state != skyport.PartitionReady || d.draining[b.id]
 	})
 	slices.SortStableFunc(idle, func(a, b *berth) int { return a.idle.Compare(b.idle) })
-	for _, b := range idle {
-		left.remove(b.creation.Nodes, b.creation.Flavor)
-		if !d.draining[b.id] {
-			going = append(going, b.id)
+	going := 0
+	for left.lacks(o.Site.Limits, nodes, o.Flavor) != "" {
+		if going == len(idle) {
+			return false
 		}
-		if left.lacks(o.Site.Limits, nodes, o.Flavor) == "" {
-			for _, id := range going {
-				d.draining[id] = true
-			}
-			return true
-		}
+		left.remove(idle[going].creation.Nodes, idle[going].creation.Flavor)
+		going++
 	}
-	return false
+	for _, b := range idle[:going] {
+		d.draining[b.id] = true
+		at(d.leaving, site).add(b.creation.Nodes, b.creation.Flavor)
+	}
+	at(d.promised, site).add(nodes, o.Flavor)
+	return true
 }
 
 // reserve keeps the sites of a job that has waited too long free for it.
-func (d *decider) reserve(j *Job) {
+func (d *decider) reserve(j *Job, k *kind) {
 	since := j.Submitted.Add(Patience)
 	if since.After(d.Now) {
 		d.wake(since)
 		return
 	}
-	offers, err := Offers(j.Request, j.Account, d.Accounts, d.Sites, d.Flavors)
-	if err != nil {
+	if k.reserved {
 		return
 	}
-	for _, o := range offers {
-		if _, refused := d.Refused[Offer{o.Site.Name, o.Flavor.Name}]; refused {
+	k.reserved = true
+	for _, o := range k.offers {
+		if _, refused := d.refused(o); refused {
 			continue
 		}
 		if _, taken := d.reserved[o.Site.Name]; !taken {
 			d.reserved[o.Site.Name] = j.ID
-			// What was found about other kinds of jobs still holds: room only shrinks.
 		}
 	}
 }
 
-func (d *decider) reservedFor(site string, j *Job) bool {
-	holder, ok := d.reserved[site]
-	return ok && holder != j.ID
+// refused says whether the site refused the offer lately.
+func (d *decider) refused(o Available) (Refusal, bool) {
+	refusal, ok := d.Refused[Offer{o.Site.Name, o.Flavor.Name}]
+	return refusal, ok && refusal.Until.After(d.Now)
 }
 
 // drainIdle ends partitions that nobody uses.
@@ -383,16 +434,28 @@ func (d *decider) mayUse(account, site string) bool {
 	return false
 }
 
-func (u *usage) add(nodes int, f skyport.Flavor) {
-	u.nodes += nodes
-	u.cpus += nodes * f.CPUs
-	u.memory += skyport.Bytes(nodes) * f.Memory
+// at is the usage of a site in one of the books.
+func at(book map[string]*usage, site string) *usage {
+	u := book[site]
+	if u == nil {
+		u = &usage{}
+		book[site] = u
+	}
+	return u
 }
 
-func (u *usage) remove(nodes int, f skyport.Flavor) {
-	u.nodes -= nodes
-	u.cpus -= nodes * f.CPUs
-	u.memory -= skyport.Bytes(nodes) * f.Memory
+func (u *usage) add(nodes int, f skyport.Flavor) { u.plus(usageOf(nodes, f), 1) }
+
+func (u *usage) remove(nodes int, f skyport.Flavor) { u.plus(usageOf(nodes, f), -1) }
+
+func (u *usage) plus(v usage, times int) {
+	u.nodes += times * v.nodes
+	u.cpus += times * v.cpus
+	u.memory += skyport.Bytes(times) * v.memory
+}
+
+func usageOf(nodes int, f skyport.Flavor) usage {
+	return usage{nodes: nodes, cpus: nodes * f.CPUs, memory: skyport.Bytes(nodes) * f.Memory}
 }
 
 // lacks names what the site has not enough left of, or "".
