@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: build worker demo test unit race lint fmt bench fuzz crash crash-short release clean golden cover
+.PHONY: build worker demo test lint fmt golden fuzz crash bench release clean help
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -31,7 +31,7 @@ demo: build
 test: build
 	@bash test/run.sh
 
-## lint: the strict linters, pinned in test/lint.sh
+## lint: the strict linters of .golangci.yml
 lint:
 	@bash test/lint.sh
 
@@ -41,7 +41,7 @@ fmt:
 
 ## golden: write golden files anew, to be read in the diff
 golden:
-	CGO_ENABLED=0 $(GO) test ./cmd/skyport ./jobscript ./internal/core/api -update
+	CGO_ENABLED=0 $(GO) test ./cmd/skyport ./jobscript ./internal/spool ./internal/core/api -update
 
 ## fuzz: every fuzz target for FUZZTIME (default 30s)
 fuzz:
@@ -63,9 +63,10 @@ release: worker
 	done
 	@cd dist && sha256sum skyport-linux-* > SHA256SUMS && cat SHA256SUMS
 
+## clean: remove what was built
 clean:
 	rm -rf bin dist bench/out coverage.out internal/workerbin/dist/*.zst internal/workerbin/dist/*.sum
 
 ## help: this list
 help:
-	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(MAKEFILE_LIST) | expand -t 10

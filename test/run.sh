@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Everything that must hold, as `make test` runs it after the build:
+#
+#   tools    what the tests need besides Go, installed where that may be done
+#   vet      go vet
+#   lint     the strict linters and the format (test/lint.sh)
+#   tests    every test, with the race detector, never from the cache
+#   demo     a job's whole life, as make demo shows it
+#   tree     none of this changed a file that is in git
+#
+# Each part runs though another failed. The end lists what was skipped, and why,
+# and closes with "N passed, N failed, N skipped": tests, and the parts above.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export GOTOOLCHAIN=local
+place=$(mktemp -d "${TMPDIR:-/tmp}/skyport-test.XXXXXX")
+checks=$place/checks
+: >"$checks"
+trap 'rm -rf "$place"' EXIT
+
+# part NAME COMMAND… runs a part and notes how it ended, and how long it took.
+# A command that ends with 75 was skipped, for the reason that is its last line.
+part() {
+  local name=$1 began=$SECONDS code=0 how reason=
+  shift
+  printf '\n=== %s\n' "$name"
+  "$@" 2>&1 | tee "$place/last" || code=${PIPESTATUS[0]}
+  case $code in
+  0) how=pass ;;
+  75) how=skip reason=$(tail -n 1 "$place/last") ;;
+  *) how=fail reason="exit code $code" ;;
+  esac
+  printf '=== %s: %s in %d s\n' "$name" "$how" $((SECONDS - began))
+  printf '%s\t%s\t%d\t%s\n' "$name" "$how" $((SECONDS - began)) "$reason" >>"$checks"
+}
+
+# compiles tells whether there is a C compiler with a libc: the race detector
+# links with it.
+compiles() { echo 'int main(void) { return 0; }' | cc -x c -o "$place/c" - 2>/dev/null; }
+
+tools() {
+  local missing=()
+  compiles || missing+=(gcc libc6-dev)
+  command -v rsync >/dev/null || missing+=(rsync)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  [ ${#missing[@]} -gt 0 ] || { echo "all there"; return 0; }
+  echo "missing: ${missing[*]}"
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "not installed, as that needs root and apt-get: ${missing[*]}"
+    return 75
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  local quick=(-qq -o Acquire::http::Timeout=30 -o Acquire::Retries=2 -o DPkg::Lock::Timeout=120)
+  if ! { timeout 300 apt-get "${quick[@]}" update &&
+    timeout 600 apt-get "${quick[@]}" install -y --no-install-recommends "${missing[@]}" >"$place/apt" 2>&1; } </dev/null; then
+    [ ! -s "$place/apt" ] || tail -n 5 "$place/apt"
+    echo "could not be installed, is there a network? ${missing[*]}"
+    return 75
+  fi
+  echo "installed"
+}
+
+# tests runs every test there is. Its own lines are printed as they come; what
+# skipped tests said is kept for the end.
+tests() {
+  local race=(-race) cgo=1
+  if ! compiles; then
+    echo "no C compiler: the tests run without the race detector"
+    race=() cgo=0
+  fi
+  CGO_ENABLED=$cgo go test "${race[@]}" -count=1 -timeout=15m -json \
+    -covermode=atomic -coverprofile="$place/cover" ./... 2>"$place/stderr" </dev/null |
+    tee "$place/events" | "$place/summary" follow
+  local code=${PIPESTATUS[0]}
+  grep -v '^go: downloading' "$place/stderr" || true
+  return "$code"
+}
+
+tree() {
+  local changed
+  changed=$(git status --porcelain 2>/dev/null) || { echo "this is no checkout of git"; return 75; }
+  [ -n "${CI:-}" ] || { echo "files being edited are no fault: looked at in CI only"; return 75; }
+  [ -z "$changed" ] && echo "as it was" && return 0
+  echo "changed or left behind by building and testing:"
+  echo "$changed"
+  git --no-pager diff --stat
+  return 1
+}
+
+CGO_ENABLED=0 go build -o "$place/summary" ./test/summary
+
+part tools tools
+# With the flags of make build, so that what it compiled need not be compiled again.
+part vet env CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" go vet ./...
+part lint bash test/lint.sh
+part tests tests
+part demo timeout 600 bash examples/opticks/demo.sh
+part tree tree
+
+"$place/summary" report -events "$place/events" -cover "$place/cover" -parts "$checks"
