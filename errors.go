@@ -81,7 +81,11 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Errorf makes an [Error] with a code. %w works as in fmt.Errorf.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), Cause: errors.Unwrap(err)}
+	cause := errors.Unwrap(err)
+	if _, several := err.(interface{ Unwrap() []error }); several { //nolint:errorlint // this very error is asked
+		cause = err
+	}
+	return &Error{Code: code, Message: err.Error(), Cause: cause}
 }
 
 // WithHint returns the error with what to do next.
@@ -102,9 +106,10 @@ func CodeOf(err error) Code {
 
 // HintOf returns the hint of the first [Error] in err's chain that has one.
 func HintOf(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Hint
+	for e := (*Error)(nil); errors.As(err, &e); err = e.Cause {
+		if e.Hint != "" {
+			return e.Hint
+		}
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package skyport
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -72,14 +73,12 @@ type Bytes int64
 // String returns the size for people, in binary units with one decimal.
 func (b Bytes) String() string {
 	const unit = 1024
-	if b < 0 {
-		return "-" + (-b).String()
-	}
-	if b < unit {
+	if -unit < b && b < unit {
 		return fmt.Sprintf("%d B", int64(b))
 	}
 	value, exp := float64(b)/unit, 0
-	for value >= unit && exp < 5 {
+	// What would be rounded to 1024.0 is one of the next unit.
+	for math.Abs(value) >= unit-0.05 && exp < 5 {
 		value /= unit
 		exp++
 	}
