@@ -13,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifier tells of changes of files as the kernel sees them.
+// notifier tells of changes of files as the kernel sees them. The kernel gives
+// a user only so many instances (fs.inotify.max_user_instances); a worker that
+// gets none looks for itself, all the time.
 type notifier struct {
-	file *os.File
+	file *os.File // nil: nothing is told
 	log  *slog.Logger
 	// pause is how long events may gather before they are told together.
 	pause time.Duration
@@ -25,20 +27,26 @@ type notifier struct {
 	closed  chan struct{}
 }
 
-func newNotifier(pause time.Duration, log *slog.Logger) (*notifier, error) {
+func newNotifier(pause time.Duration, log *slog.Logger) *notifier {
+	n := &notifier{log: log, pause: pause, watches: make(map[int32]func()), closed: make(chan struct{})}
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("watch files: %w (a larger fs.inotify.max_user_instances may help)", err)
+		log.Warn("the kernel does not tell of changes of files; a larger fs.inotify.max_user_instances may help", "error", err)
+		return n
 	}
-	return &notifier{
-		file: os.NewFile(uintptr(fd), "inotify"), log: log, pause: pause,
-		watches: make(map[int32]func()), closed: make(chan struct{}),
-	}, nil
+	n.file = os.NewFile(uintptr(fd), "inotify")
+	return n
 }
+
+// lookPause is how long a change goes unseen when the kernel does not tell.
+const lookPause = 50 * time.Millisecond
 
 // add calls changed after each event of mask on path, never twice at once. It
 // must not block. The watch ends with drop, or with the file.
 func (n *notifier) add(path string, mask uint32, changed func()) (watch int32, err error) {
+	if n.file == nil {
+		return -1, nil
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	err = n.control(func(fd int) error {
@@ -77,8 +85,13 @@ func (n *notifier) control(do func(fd int) error) error {
 	return errors.Join(err, failed)
 }
 
-// run tells of events until close. lost is called when events were lost.
+// run tells of events until close. lost is called when events were lost, and
+// again and again when none are told.
 func (n *notifier) run(lost func()) {
+	if n.file == nil {
+		n.look(lost)
+		return
+	}
 	buf := make([]byte, 64<<10)
 	for {
 		size, err := n.file.Read(buf)
@@ -108,6 +121,20 @@ func (n *notifier) run(lost func()) {
 	}
 }
 
+// look has everything looked at again and again until close.
+func (n *notifier) look(all func()) {
+	again := time.NewTicker(max(lookPause, n.pause))
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			all()
+		case <-n.closed:
+			return
+		}
+	}
+}
+
 // events reads the kernel's records; each watch is told once.
 func (n *notifier) events(buf []byte) (changed map[int32]func(), overflow bool) {
 	changed = make(map[int32]func())
@@ -132,5 +159,7 @@ func (n *notifier) events(buf []byte) (changed map[int32]func(), overflow bool) 
 
 func (n *notifier) close() {
 	close(n.closed)
-	_ = n.file.Close() // nothing was written
+	if n.file != nil {
+		_ = n.file.Close() // nothing was written
+	}
 }

@@ -139,12 +139,7 @@ func (w *Worker) open() error {
 	if w.runtime == nil {
 		w.runtime = runtime.NewProcess(w.opts.Dir)
 	}
-	if w.notify, err = newNotifier(0, w.log); err != nil {
-		return err
-	}
-	if w.logNotify, err = newNotifier(logPause, w.log); err != nil {
-		return err
-	}
+	w.notify, w.logNotify = newNotifier(0, w.log), newNotifier(logPause, w.log)
 	w.all.Go(func() { w.notify.run(w.refreshAll) })
 	w.all.Go(func() { w.logNotify.run(w.refreshAll) })
 	w.all.Go(func() { w.observer.run(w.ctx) })
