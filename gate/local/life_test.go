@@ -197,6 +197,19 @@ func TestFaults(t *testing.T) {
 		await(t, p, spec, gate.StateFailed)
 		remove(t, p, spec)
 	})
+	t.Run("worker gives up", func(t *testing.T) {
+		t.Parallel()
+		binary := filepath.Join(t.TempDir(), "worker")
+		if err := os.WriteFile(binary, []byte("#!/bin/sh\necho hello\necho no such luck >&2\nexit 1\n"), 0o700); err != nil { //nolint:gosec // is executed
+			t.Fatal(err)
+		}
+		p := open(t, local.Options{Dir: t.TempDir(), WorkerBinary: binary})
+		spec := make1(t, p)
+		if status := await(t, p, spec, gate.StateFailed); !strings.Contains(status.Details, "no such luck") {
+			t.Errorf("details %q do not say why", status.Details)
+		}
+		remove(t, p, spec)
+	})
 	t.Run("never boots", func(t *testing.T) {
 		t.Parallel()
 		p := open(t, local.Options{Dir: t.TempDir(), Faults: local.Faults{NeverBoot: true}})

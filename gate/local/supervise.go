@@ -42,6 +42,9 @@ func (p *Provider) supervise(ctx context.Context, part *partition, n *node, adop
 			if ctx.Err() != nil {
 				return
 			}
+			if said := lastWords(part.log(n)); lived == 0 && said != "" {
+				err = fmt.Errorf("%w: %s", err, said) // the log goes with the partition
+			}
 			if lived >= steady {
 				deaths, pause = 0, 100*time.Millisecond
 			}

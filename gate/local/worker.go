@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/worker/proc"
 )
 
@@ -29,7 +31,6 @@ const largestLog = 8 << 20
 type worker struct {
 	pid   int
 	pidfd *os.File
-	cause string
 }
 
 // launch starts the worker of a node in a session of its own, with nothing of
@@ -38,7 +39,7 @@ func (p *Provider) launch(part *partition, n *node, faults Faults) (*worker, err
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory of node %s: %w", n.name, err)
 	}
-	path := filepath.Join(part.dir, n.name+".log")
+	path := part.log(n)
 	if info, err := os.Stat(path); err == nil && info.Size() > largestLog {
 		if err := os.Rename(path, path+".1"); err != nil {
 			return nil, fmt.Errorf("log of node %s: %w", n.name, err)
@@ -178,18 +179,33 @@ func (w *worker) reap() {
 	}
 	_ = conn.Control(func(fd uintptr) {
 		var info unix.Siginfo
-		if unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG, nil) == nil {
-			w.cause = "see its log"
-		}
+		_ = unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG, nil)
 	}) // somebody else's child: its parent reaps it
 }
 
 // verdict says that the worker ended.
-func (w *worker) verdict() error {
-	if w.cause != "" {
-		return fmt.Errorf("worker (process %d) ended, %s", w.pid, w.cause)
+func (w *worker) verdict() error { return fmt.Errorf("worker (process %d) ended", w.pid) }
+
+// log is the path of what a node's worker says.
+func (part *partition) log(n *node) string { return filepath.Join(part.dir, n.name+".log") }
+
+// lastWords returns the last line of a log, "" when there is none.
+func lastWords(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
 	}
-	return fmt.Errorf("worker (process %d) ended", w.pid)
+	defer func() { _ = f.Close() }() // only read
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return ""
+	}
+	text := make([]byte, min(end, 4096))
+	if _, err := f.ReadAt(text, end-int64(len(text))); err != nil {
+		return ""
+	}
+	text = bytes.TrimSpace(text)
+	return skyport.Abbreviate(strings.ToValidUTF8(string(text[bytes.LastIndexByte(text, '\n')+1:]), "?"), 500)
 }
 
 // kill ends the worker at once.
