@@ -35,7 +35,7 @@ func lookAtMachine(dir string) machine {
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
-		m.Memory = skyport.Bytes(uint64(info.Totalram) * uint64(info.Unit)) //nolint:gosec,unconvert // 32 bits elsewhere
+		m.Memory = skyport.Bytes(uint64(info.Totalram) * uint64(info.Unit)) //nolint:unconvert // 32 bits elsewhere
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
@@ -53,7 +53,7 @@ func load() string {
 
 // valueIn finds the value of the first line with a key.
 func valueIn(path, key, separator string) string {
-	text, _ := os.ReadFile(path) //nolint:gosec // a file of the system; empty when it is not there
+	text, _ := os.ReadFile(path)
 	for line := range strings.Lines(string(text)) {
 		if name, value, found := strings.Cut(line, separator); found && strings.TrimSpace(name) == key {
 			return strings.TrimSpace(value)
@@ -80,7 +80,7 @@ func fileSystemOf(dir string) string {
 }
 
 func versionOf(ctx context.Context, program string) string {
-	out, err := exec.CommandContext(ctx, program, "version", "--json").Output() //nolint:gosec // the program that is measured
+	out, err := exec.CommandContext(ctx, program, "version", "--json").Output()
 	if err != nil {
 		return ""
 	}

@@ -94,7 +94,7 @@ func (e *portEnd) measure(ctx context.Context, size sizes) error {
 func (e *portEnd) open(ctx context.Context, want byte) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", e.address)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // measure says of what
+		return nil, err
 	}
 	err = errors.Join(conn.SetDeadline(time.Now().Add(patience)), writeAll(conn, []byte{want}))
 	if err != nil {
@@ -116,7 +116,7 @@ func (e *portEnd) echo(ctx context.Context, size sizes) error {
 			return err
 		}
 		if _, err := io.ReadFull(conn, one); err != nil {
-			return err //nolint:wrapcheck // measure says of what
+			return err
 		}
 		e.trips = append(e.trips, time.Since(begin))
 	}
@@ -158,13 +158,13 @@ func (e *portEnd) push(ctx context.Context, size sizes) error {
 		}
 	}
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // TCP was dialled
-		return err //nolint:wrapcheck // measure says of what
+		return err
 	}
 	var count [8]byte
 	if _, err := io.ReadFull(conn, count[:]); err != nil {
-		return err //nolint:wrapcheck // measure says of what
+		return err
 	}
-	if n := binary.BigEndian.Uint64(count[:]); n != uint64(size.stream) { //nolint:gosec // not negative
+	if n := binary.BigEndian.Uint64(count[:]); n != uint64(size.stream) {
 		return fmt.Errorf("%d of %d bytes came", n, size.stream)
 	}
 	e.to = append(e.to, time.Since(begin))
@@ -178,7 +178,7 @@ func (e *portEnd) pull(ctx context.Context, size sizes) error {
 	}
 	defer func() { _ = conn.Close() }() // all was read
 	begin := time.Now()
-	if err := writeAll(conn, binary.BigEndian.AppendUint64(nil, uint64(size.stream))); err != nil { //nolint:gosec // not negative
+	if err := writeAll(conn, binary.BigEndian.AppendUint64(nil, uint64(size.stream))); err != nil {
 		return err
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{conn}, make([]byte, 256<<10))
@@ -186,12 +186,12 @@ func (e *portEnd) pull(ctx context.Context, size sizes) error {
 		err = fmt.Errorf("%d of %d bytes came", n, size.stream)
 	}
 	e.from = append(e.from, time.Since(begin))
-	return err //nolint:wrapcheck // measure says of what
+	return err
 }
 
 // serveJob is the job: a server for the first bytes above.
 func serveJob(address string) error {
-	listener, err := net.Listen("tcp", address) //nolint:noctx // for the life of the process
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
@@ -210,23 +210,23 @@ func serveJob(address string) error {
 func answer(conn net.Conn) error {
 	var want [1]byte
 	if _, err := io.ReadFull(conn, want[:]); err != nil {
-		return err //nolint:wrapcheck // nobody reads it
+		return err
 	}
 	buffer := make([]byte, 256<<10)
 	switch want[0] {
 	case wantEcho:
 		_, err := io.CopyBuffer(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}, buffer)
-		return err //nolint:wrapcheck // nobody reads it
+		return err
 	case wantSink:
 		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{conn}, buffer)
 		if err != nil {
-			return err //nolint:wrapcheck // nobody reads it
+			return err
 		}
-		return writeAll(conn, binary.BigEndian.AppendUint64(nil, uint64(n))) //nolint:gosec // not negative
+		return writeAll(conn, binary.BigEndian.AppendUint64(nil, uint64(n)))
 	case wantSource:
 		var count [8]byte
 		if _, err := io.ReadFull(conn, count[:]); err != nil {
-			return err //nolint:wrapcheck // nobody reads it
+			return err
 		}
 		for left := binary.BigEndian.Uint64(count[:]); left > 0; left -= uint64(len(buffer)) {
 			buffer = buffer[:min(left, uint64(len(buffer)))]
@@ -240,7 +240,7 @@ func answer(conn net.Conn) error {
 
 func writeAll(w io.Writer, p []byte) error {
 	_, err := w.Write(p)
-	return err //nolint:wrapcheck // the caller says of what
+	return err
 }
 
 // openPort waits until the job's port answers and tells where.

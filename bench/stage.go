@@ -55,7 +55,7 @@ func (b *bench) newStage(ctx context.Context, settings ...string) (*stage, error
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("make a stage: %w", err)
 	}
-	//nolint:gosec // the program that is measured
+
 	setup := exec.CommandContext(ctx, b.skyport, "setup", "--yes", "--listen", "127.0.0.1:0", "--gate-listen", "127.0.0.1:0")
 	setup.Env = s.env
 	if out, err := setup.CombinedOutput(); err != nil {
@@ -88,7 +88,7 @@ func (s *stage) start(ctx context.Context, command string) (*client.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("log of skyport %s: %w", command, err)
 	}
-	d := &daemon{cmd: exec.Command(s.b.skyport, command), ended: make(chan struct{})} //nolint:gosec,noctx // stop ends it
+	d := &daemon{cmd: exec.Command(s.b.skyport, command), ended: make(chan struct{})} //nolint:noctx // stop ends it
 	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = s.env, logFile, logFile
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us: we stop it
 	err = d.cmd.Start()
@@ -245,8 +245,8 @@ func (s *stage) endNodes() {
 			if err != nil || pid == os.Getpid() {
 				continue
 			}
-			arguments, err := os.ReadFile(filepath.Join(entry, "cmdline")) //nolint:gosec // of a process
-			environment, _ := os.ReadFile(filepath.Join(entry, "environ")) //nolint:gosec // not readable when it is somebody else's
+			arguments, err := os.ReadFile(filepath.Join(entry, "cmdline"))
+			environment, _ := os.ReadFile(filepath.Join(entry, "environ"))
 			if errors.Is(err, fs.ErrNotExist) || !bytes.Contains(append(arguments, environment...), mark) {
 				continue
 			}

@@ -169,14 +169,14 @@ func life(tx *store.Tx, owner skyport.UserID, i int) error {
 		Request: skyport.Request{Name: fmt.Sprintf("stored-%d", i), Account: "default", Site: "local", CPUs: 1, TimeLimit: 600, OutputFiles: []string{"result.csv"}},
 	}
 	if err := tx.InsertJob(&job, []byte(script)); err != nil {
-		return err //nolint:wrapcheck // fill says of what
+		return err
 	}
 	if i%1000 == 0 {
 		return nil
 	}
 	attempt := skyport.Attempt{Job: job.ID, Number: 1, Partition: skyport.NewPartitionID(), CPUs: 1}
 	if err := tx.InsertAttempt(&attempt); err != nil {
-		return err //nolint:wrapcheck // fill says of what
+		return err
 	}
 	job.Attempt, job.Partition, job.Site, job.Flavor = 1, attempt.Partition, "local", "local.1"
 	job.NodeNames = skyport.NodeNames(attempt.Partition, 1)
@@ -191,9 +191,9 @@ func life(tx *store.Tx, owner skyport.UserID, i int) error {
 		{skyport.JobFinished, "Finished"},
 	} {
 		if err := tx.MoveJob(&job, move.to, move.details); err != nil {
-			return err //nolint:wrapcheck // fill says of what
+			return err
 		}
 	}
 	attempt.Phase, attempt.Ended = skyport.PhaseReleased, tx.Now()
-	return tx.UpdateAttempt(&attempt) //nolint:wrapcheck // fill says of what
+	return tx.UpdateAttempt(&attempt)
 }

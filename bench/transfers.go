@@ -100,7 +100,7 @@ func (b *bench) push(ctx context.Context, from, to string) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	socket := filepath.Join(b.dir, "sock")
-	receiver := exec.CommandContext(ctx, b.self, "receive", socket, to) //nolint:gosec // this program
+	receiver := exec.CommandContext(ctx, b.self, "receive", socket, to)
 	receiver.Stderr = os.Stderr
 	ready, err := receiver.StdoutPipe()
 	if err != nil {
@@ -135,8 +135,8 @@ func (b *bench) push(ctx context.Context, from, to string) (err error) {
 
 // receive is the other process of a push: it takes trees into a directory.
 func receive(socket, dir string) error {
-	_ = os.Remove(socket)                       // the last one was killed
-	listener, err := net.Listen("unix", socket) //nolint:noctx // for the life of the process
+	_ = os.Remove(socket) // the last one was killed
+	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
@@ -144,7 +144,7 @@ func receive(socket, dir string) error {
 	if _, err := os.Stdout.WriteString("."); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	//nolint:gosec // no time limits: it lives as long as the transfer
+
 	return http.Serve(listener, transfer.NewReceiveHandler(func(*http.Request) (transfer.Place, error) { return place, nil }, transfer.Limits{}))
 }
 
@@ -201,7 +201,7 @@ func measureInput(ctx context.Context, b *bench) (err error) {
 // command is a way by a program that takes source and target.
 func command(name string, args ...string) func(ctx context.Context, from, to string) error {
 	return func(ctx context.Context, from, to string) error {
-		out, err := exec.CommandContext(ctx, name, append(args, from+"/", to)...).CombinedOutput() //nolint:gosec // cp and rsync
+		out, err := exec.CommandContext(ctx, name, append(args, from+"/", to)...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
@@ -233,9 +233,9 @@ func same(from, to string) error {
 
 // settle waits until the disk has all that was written.
 func settle(dir string) error {
-	f, err := os.Open(dir) //nolint:gosec // ours
+	f, err := os.Open(dir)
 	if err == nil {
-		err = errors.Join(unix.Syncfs(int(f.Fd())), f.Close()) //nolint:gosec // a descriptor
+		err = errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("sync the disk: %w", err)
@@ -248,7 +248,7 @@ func enoughDisk(dir string, bytes int64) error {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return fmt.Errorf("space on the disk: %w", err)
 	}
-	if free := int64(s.Bavail) * s.Bsize; free < bytes+1<<30 { //nolint:gosec // bytes of a disk
+	if free := int64(s.Bavail) * s.Bsize; free < bytes+1<<30 {
 		return fmt.Errorf("%s has %s free, and %s are needed", dir, skyport.Bytes(free), skyport.Bytes(bytes+1<<30))
 	}
 	return nil
@@ -258,7 +258,7 @@ func randomFile(path string, size int64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("make a file: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600) //nolint:gosec // ours
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make a file: %w", err)
 	}

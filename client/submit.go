@@ -121,7 +121,7 @@ func (c *Client) stage(ctx context.Context, sub Submission) (submissionBody, err
 		}
 		names[name] = path
 		if trees[i], err = transfer.ScanInputs(ctx, []string{path}); err != nil {
-			return body, err //nolint:wrapcheck // names the path and carries its code
+			return body, err
 		}
 		m := trees[i].Manifest()
 		body.Inputs = append(body.Inputs, skyport.StagedInput{Name: name, Manifest: m.Hash(), Bytes: m.Bytes(), Files: m.Files()})
@@ -158,7 +158,7 @@ func inputPaths(sub Submission) ([]string, error) {
 	if paths == nil {
 		request, err := jobscript.Parse(sub.Script, jobscript.Options{Overrides: sub.Directives})
 		if err != nil {
-			return nil, err //nolint:wrapcheck // tells the place in the script
+			return nil, err
 		}
 		paths = request.InputFiles
 	}

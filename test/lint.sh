@@ -28,6 +28,6 @@ export GOFLAGS
 
 case ${1:-} in
 fmt) exec "$linter" fmt ./... ;;
-"") exec "$linter" run ./... ;;
-*) exec "$linter" run "$@" ;;
+"") exec "$linter" run --allow-parallel-runners ./... ;;
+*) exec "$linter" run --allow-parallel-runners "$@" ;;
 esac

@@ -90,9 +90,9 @@ func serve(args []string) error {
 	defer stop()
 	w, err := worker.Open(opts)
 	if err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
-	return w.Serve(ctx) //nolint:wrapcheck // says it all
+	return w.Serve(ctx)
 }
 
 func buildVersion() string {

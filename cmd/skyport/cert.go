@@ -66,11 +66,11 @@ func runCertUser(a *app, name, id string) error {
 	}
 	s, err := spool.Open(a.Spool)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	cert, made, err := s.AddUser(name, user)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	if a.JSON {
 		return a.printJSON(certUserOutput{cert, s.User(name).Key, s.CAChain(), list(made)})
@@ -112,11 +112,11 @@ func runCertServer(ctx context.Context, a *app, role pki.Role, names []string) e
 	}
 	s, err := spool.Open(a.Spool)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	cert, err := s.RenewServer(ctx, role, names)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	if a.JSON {
 		return a.printJSON(cert)
@@ -148,7 +148,7 @@ func runCertRenew(a *app, names []string, all bool) error {
 	}
 	s, err := spool.Open(a.Spool)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	if all {
 		names = renewable(a)
@@ -161,7 +161,7 @@ func runCertRenew(a *app, names []string, all bool) error {
 	for _, name := range names {
 		cert, err := s.Renew(name, home)
 		if err != nil {
-			return err //nolint:wrapcheck // says what and on what
+			return err
 		}
 		renewed = append(renewed, cert)
 		if !a.JSON {
@@ -205,11 +205,11 @@ func newCertListCommand(a *app) *cobra.Command {
 func runCertList(a *app) error {
 	s, err := spool.Open(a.Spool)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	certificates, err := s.Certificates()
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	if a.JSON {
 		return a.printJSON(list(certificates))

@@ -67,7 +67,7 @@ func runSetup(ctx context.Context, a *app, opts setupOptions) error {
 		Dir: a.Spool, User: opts.user, Names: opts.names, CoreListen: opts.listen, GateListen: opts.gateListen,
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	if a.JSON {
 		return a.printJSON(report)

@@ -401,7 +401,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if err == nil {
 		return listener, nil
 	}
-	_, number, _ := net.SplitHostPort(address) //nolint:errcheck // the listener would have refused it
+	_, number, _ := net.SplitHostPort(address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, skyport.Errorf(skyport.CodeConflict, "port %s is taken at %s: %w", number, address, err).

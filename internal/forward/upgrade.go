@@ -221,7 +221,7 @@ func (u *upgraded) CloseWrite() error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return half.CloseWrite() //nolint:wrapcheck // a net.Conn returns errors as they are
+	return half.CloseWrite()
 }
 
 // take returns what was read ahead; it is delivered once.

@@ -56,7 +56,7 @@ func TestPythonTerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := exec.CommandContext(t.Context(), python, "-c", pythonClient, //nolint:gosec // files of the test
+			out, err := exec.CommandContext(t.Context(), python, "-c", pythonClient,
 				port, c.ca, c.pair.Cert, c.pair.Key, c.host).CombinedOutput()
 			if (err != nil) != c.fail || !strings.Contains(string(out), c.want) {
 				t.Errorf("Python says %q, %v: want %q", out, err, c.want)

@@ -92,7 +92,7 @@ func TestMistakesAreExplained(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
-			golden, err := os.ReadFile(file) //nolint:gosec // testdata
+			golden, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}

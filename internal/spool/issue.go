@@ -65,7 +65,7 @@ func (s *Spool) Renew(name, home string) (Certificate, error) {
 	}
 	cert, err := pki.Reissue(pair, s.ClusterCA(), s.Config.CertificateLife, nil)
 	if err != nil {
-		return Certificate{}, err //nolint:wrapcheck // says what and on what
+		return Certificate{}, err
 	}
 	if role == pki.RoleUser && home != "" {
 		if err := followHome(pair, HomePair(home), cert.NotBefore); err != nil {
@@ -89,7 +89,7 @@ func followHome(own, home pki.Pair, since time.Time) error {
 	if err != nil {
 		return fmt.Errorf("renew %s: %w", home.Cert, err)
 	}
-	return pki.Replace(home.Cert, content, 0o600) //nolint:wrapcheck // says what and on what
+	return pki.Replace(home.Cert, content, 0o600)
 }
 
 // RenewDue renews every certificate of a user that has lived two thirds of its
@@ -128,12 +128,12 @@ func (s *Spool) RenewServer(ctx context.Context, role pki.Role, further []string
 		Role: role, Name: commonName(role), Hosts: hosts, Life: s.Config.CertificateLife,
 	})
 	if err != nil {
-		return Certificate{}, err //nolint:wrapcheck // says what and on what
+		return Certificate{}, err
 	}
 	if !slices.Contains(made, pair.Cert) {
 		certs, err := pki.ReadCertificates(pair.Cert)
 		if err != nil {
-			return Certificate{}, err //nolint:wrapcheck // says what and on what
+			return Certificate{}, err
 		}
 		for _, host := range pki.HostsOf(certs[0]) {
 			if !slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
@@ -141,7 +141,7 @@ func (s *Spool) RenewServer(ctx context.Context, role pki.Role, further []string
 			}
 		}
 		if _, err := pki.Reissue(pair, s.ClusterCA(), s.Config.CertificateLife, hosts); err != nil {
-			return Certificate{}, err //nolint:wrapcheck // says what and on what
+			return Certificate{}, err
 		}
 	}
 	return s.certificate(role, name, pair), nil

@@ -145,7 +145,7 @@ func TestCertificatesTellProblems(t *testing.T) {
 		want   string
 	}{
 		"others can read a key": {func(t *testing.T, l Layout) {
-			if err := os.Chmod(l.Node().Key, 0o644); err != nil { //nolint:gosec // that is the damage
+			if err := os.Chmod(l.Node().Key, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}, "node", "others can read"},
@@ -156,7 +156,7 @@ func TestCertificatesTellProblems(t *testing.T) {
 		}, "gate", "no such file"},
 		"roles mixed up": {func(t *testing.T, l Layout) {
 			for from, to := range map[string]string{l.Node().Cert: l.Gate().Cert, l.Node().Key: l.Gate().Key} {
-				content, err := os.ReadFile(from) //nolint:gosec // of the test
+				content, err := os.ReadFile(from)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -38,7 +38,7 @@ func LoadConfig(path string) (Config, error) {
 }
 
 func readConfig(path string) ([]byte, error) {
-	file, err := os.Open(path) //nolint:gosec // named by the owner of the process
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -29,7 +29,7 @@ type Lock struct {
 // error says which process has it. The same process cannot take it twice.
 func (l Layout) Lock(name string) (*Lock, error) {
 	path := filepath.Join(l.Run(), name+".lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a file of the spool
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the spool %s for %s: %w", l.Dir, name, err)
 	}

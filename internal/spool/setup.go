@@ -138,7 +138,7 @@ func (s *setup) makeFile(path string, content []byte, mode fs.FileMode) error {
 	if err == nil {
 		s.made(path)
 	}
-	return err //nolint:wrapcheck // says what and on what
+	return err
 }
 
 // checkPlace refuses, before anything is touched, a spool of a newer version
@@ -263,14 +263,14 @@ func (s *setup) makeCAs(context.Context) error {
 		made, err := step()
 		s.made(made...)
 		if err != nil {
-			return err //nolint:wrapcheck // says what and on what
+			return err
 		}
 	}
 	for _, pair := range []pki.Pair{grid, cluster} {
 		if !exists(pair.Key) {
 			s.warn("the key %s is not here: certificates below it cannot be made or renewed on this machine", pair.Key)
 		} else if err := pki.CheckPair(pair); err != nil {
-			return err //nolint:wrapcheck // says what and on what
+			return err
 		}
 	}
 	return nil
@@ -307,11 +307,11 @@ func (s *setup) makeServers(ctx context.Context) error {
 		})
 		s.made(made...)
 		if err != nil {
-			return err //nolint:wrapcheck // says what and on what
+			return err
 		}
 		certs, err := pki.ReadCertificates(server.pair.Cert)
 		if err != nil {
-			return err //nolint:wrapcheck // says what and on what
+			return err
 		}
 		has := pki.HostsOf(certs[0])
 		if server.role == pki.RoleCore {
@@ -337,14 +337,14 @@ func (s *setup) makeUser(context.Context) error {
 	made, err := pki.EnsureLeaf(pair, s.layout.ClusterCA(), pki.Request{Role: pki.RoleUser, Name: s.User, Life: s.life})
 	s.made(made...)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	certs, err := pki.ReadCertificates(pair.Cert)
 	if err != nil {
-		return err //nolint:wrapcheck // says what and on what
+		return err
 	}
 	s.report.UserID, _, err = pki.UserOf(certs[0])
-	return err //nolint:wrapcheck // says what and on what
+	return err
 }
 
 // recoverUser gets a lost file of the user's pair back from ~/.swm, so that the
@@ -396,7 +396,7 @@ func (s *setup) copyFile(from, to string) error {
 	if exists(to) {
 		return nil
 	}
-	content, err := os.ReadFile(from) //nolint:gosec // files of the spool and of the user's own
+	content, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("copy %s to %s: %w", from, to, err)
 	}

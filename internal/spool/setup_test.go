@@ -51,7 +51,7 @@ func play(part string) int {
 
 func other(t *testing.T, part, dir, home string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this very program
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "SPOOL_TEST_PART="+part, "SPOOL_TEST_DIR="+dir, "SPOOL_TEST_HOME="+home)
 	return cmd
 }
@@ -281,7 +281,7 @@ func TestSetupSurvivesKills(t *testing.T) {
 		t.Skip("kills processes for a while")
 	}
 	seed := uint64(time.Now().UnixNano())
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeatable, not secret
+	random := rand.New(rand.NewPCG(seed, 0))
 	for range 5 {
 		p := newRoom(t)
 		kills := 0

@@ -121,7 +121,7 @@ func (a *assembly) inParallel(ctx context.Context, do func(i int) error) error {
 			return ctx.Err()
 		})
 	}
-	return g.Wait() //nolint:wrapcheck // do wraps
+	return g.Wait()
 }
 
 // finish gives a file that has its content its mode and time.

@@ -584,7 +584,7 @@ func (s *deposit) seal() error {
 		return nil
 	})
 	if err := g.Wait(); err != nil {
-		return err //nolint:wrapcheck // they are
+		return err
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		return onDisk(err, "placing", path)

@@ -96,7 +96,7 @@ func (f *framer) frame(ctx context.Context, s Span) ([]byte, error) {
 	for n, at := s.First, 0; n < s.First+s.Count; n++ {
 		ref := f.x.chunks[n]
 		if err := f.source.ReadChunk(ctx, ref, data[at:at+int(ref.Size)]); err != nil {
-			return nil, err //nolint:wrapcheck // it names the file
+			return nil, err
 		}
 		at += int(ref.Size)
 	}
@@ -213,7 +213,7 @@ func readFrames(ctx context.Context, r io.Reader, sink Sink, told func(size, wir
 			return err
 		}
 		if err := sink.Put(ctx, s, data); err != nil {
-			return err //nolint:wrapcheck // it names the file
+			return err
 		}
 		if told != nil {
 			told(size, headerSize+int(length))

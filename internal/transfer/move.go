@@ -484,7 +484,7 @@ func (p *pull) attempt(ctx context.Context) error {
 		}
 	}
 	if err := p.sink.Commit(ctx); err != nil {
-		return err //nolint:wrapcheck // it says all
+		return err
 	}
 	p.there(0)
 	return nil
@@ -506,7 +506,7 @@ func (p *pull) begin(ctx context.Context) error {
 		p.o.Manifest(m)
 	}
 	if p.sink, err = p.place.Open(ctx, m); err != nil {
-		return err //nolint:wrapcheck // it says all
+		return err
 	}
 	p.there(m.indexed().bytesOf(p.sink.Missing()))
 	return readFrames(ctx, reply.Body, p.sink, p.moved)

@@ -304,7 +304,7 @@ func runPeer(kind string) error {
 		return err
 	}
 	fmt.Println("ready")
-	return http.Serve(listener, receiving(place)) //nolint:gosec // a test
+	return http.Serve(listener, receiving(place))
 }
 
 // TestResumeAfterReboot lets the journal look as if the machine had booted and

@@ -84,7 +84,7 @@ func (h *receiveHandler) plan(r *http.Request) (planReply, error) {
 	}
 	sink, err := place.Open(r.Context(), m)
 	if err != nil {
-		return planReply{}, err //nolint:wrapcheck // it says all
+		return planReply{}, err
 	}
 	return take(r, sink)
 }
@@ -96,7 +96,7 @@ func (h *receiveHandler) chunks(r *http.Request, hash string) (planReply, error)
 	}
 	sink, err := place.Resume(r.Context(), hash)
 	if err != nil {
-		return planReply{}, err //nolint:wrapcheck // it says all
+		return planReply{}, err
 	}
 	reply, err := take(r, sink)
 	reply.Missing = nil // other streams are bringing it
@@ -111,7 +111,7 @@ func take(r *http.Request, sink Sink) (planReply, error) {
 		return planReply{Missing: missing}, nil
 	}
 	if err := sink.Commit(r.Context()); err != nil {
-		return planReply{}, err //nolint:wrapcheck // it says all
+		return planReply{}, err
 	}
 	return planReply{Committed: true}, nil
 }

@@ -61,7 +61,7 @@ func (t *Tree) Manifest() *Manifest { return t.manifest }
 // scanned is CodeConflict.
 func (t *Tree) ReadChunk(ctx context.Context, c ChunkRef, p []byte) error {
 	if t.parts != nil {
-		return t.parts.ReadChunk(ctx, c, p) //nolint:wrapcheck // it names the file
+		return t.parts.ReadChunk(ctx, c, p)
 	}
 	path := string(t.manifest.Entries[c.Entry].Path)
 	if t.rename != "" {
@@ -172,5 +172,5 @@ func (j *joined) Manifest() *Manifest { return j.manifest }
 func (j *joined) ReadChunk(ctx context.Context, c ChunkRef, p []byte) error {
 	source := j.sources[c.Entry]
 	c.Entry = j.indexes[c.Entry]
-	return source.ReadChunk(ctx, c, p) //nolint:wrapcheck // it is the source's own
+	return source.ReadChunk(ctx, c, p)
 }

@@ -104,7 +104,7 @@ func (w *Worker) openRun(name string) (*run, error) {
 		parks: make(map[int]*forward.Park), sockets: make(map[int]proc.Listener),
 	}
 	if err := shim.Read(dir, specFile, &r.spec); err != nil {
-		return nil, err //nolint:wrapcheck // says it all
+		return nil, err
 	}
 	work := r.workDir()
 	r.rt = runtime.Run{
@@ -196,7 +196,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if shim.Exists(r.dir, shim.LaunchFile) || shim.Exists(r.dir, shim.ExitFile) || shim.Exists(r.dir, shim.StopFile) {
 		return nil
 	}
-	return r.w.runtime.Prepare(ctx, r.rt, func(details string) { //nolint:wrapcheck // says it all
+	return r.w.runtime.Prepare(ctx, r.rt, func(details string) {
 		r.change(func(s *protocol.RunStatus) { s.Details = details })
 	})
 }
@@ -232,7 +232,7 @@ const maxShims = 3
 func (r *run) attend(ctx context.Context, attempt int) (done bool, err error) {
 	lock, err := shim.TryLock(r.dir)
 	if err != nil {
-		return false, err //nolint:wrapcheck // says it all
+		return false, err
 	}
 	if lock != nil {
 		defer func() { _ = lock.Close() }()
@@ -293,7 +293,7 @@ func (r *run) launch() error {
 	}
 	launch, err := r.w.runtime.Launch(r.rt)
 	if err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	for _, path := range []string{r.rt.Stdout, r.rt.Stderr} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), create(path)); err != nil {
@@ -301,7 +301,7 @@ func (r *run) launch() error {
 		}
 	}
 	r.watchLogs()
-	return shim.Write(r.dir, shim.LaunchFile, launch) //nolint:wrapcheck // says it all
+	return shim.Write(r.dir, shim.LaunchFile, launch)
 }
 
 // openParks listens for the job on its out ports.
@@ -490,7 +490,7 @@ func (r *run) remove(ctx context.Context) error {
 	defer func() { _ = lock.Close() }()
 	if !shim.Exists(r.dir, shim.ExitFile) && shim.Exists(r.dir, shim.LaunchFile) {
 		if err := r.w.runtime.Clean(ctx, r.rt); err != nil {
-			return err //nolint:wrapcheck // says it all
+			return err
 		}
 	}
 	if err := r.inputs.Close(); err != nil {
@@ -531,7 +531,7 @@ func (r *run) lock(ctx context.Context, waiting func()) (*os.File, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		lock, err := shim.TryLock(r.dir)
 		if err != nil || lock != nil {
-			return lock, err //nolint:wrapcheck // says it all
+			return lock, err
 		}
 		waiting()
 		again := time.NewTimer(pause)
@@ -552,7 +552,7 @@ func removeAll(dir string) error {
 	}
 	walkErr := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() {
-			return os.Chmod(path, 0o700) //nolint:gosec,wrapcheck // a directory; names the path
+			return os.Chmod(path, 0o700) //nolint:gosec // a directory; names the path
 		}
 		return err
 	})

@@ -113,7 +113,7 @@ func prepare(opts Options) (*Worker, error) {
 		w.shimCommand = []string{self, "shim"}
 	}
 	if w.bootID, err = proc.BootID(); err != nil {
-		return nil, err //nolint:wrapcheck // Open wraps
+		return nil, err
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.observer = newObserver(w)
@@ -221,7 +221,7 @@ func (w *Worker) adopt() error {
 		w.byName[r.name] = r
 		w.mu.Unlock()
 	}
-	return w.runtime.Sweep(w.ctx, func(run string) bool { return w.find(run) != nil }) //nolint:wrapcheck // says it all
+	return w.runtime.Sweep(w.ctx, func(run string) bool { return w.find(run) != nil })
 }
 
 // maxSocketPath is what the kernel has room for.

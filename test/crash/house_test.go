@@ -74,7 +74,7 @@ func open(t *testing.T) *house {
 		// The nodes are small: more of them than the machine has cpus.
 		"SWM_LOCAL_CPUS="+strconv.Itoa(2**flight), "SWM_LOCAL_MEMORY=1T",
 	)
-	setup := exec.CommandContext(t.Context(), h.binary, "setup", "--yes", "--listen", address, "--gate-listen", "127.0.0.1:0") //nolint:gosec // our own
+	setup := exec.CommandContext(t.Context(), h.binary, "setup", "--yes", "--listen", address, "--gate-listen", "127.0.0.1:0")
 	setup.Env = h.env
 	if out, err := setup.CombinedOutput(); err != nil {
 		t.Fatalf("setup: %v\n%s", err, out)
@@ -135,7 +135,7 @@ func build(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "skyport")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./cmd/skyport") //nolint:gosec // our own
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./cmd/skyport")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -150,7 +150,7 @@ func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		if l, err := net.Listen("tcp", address); err == nil { //nolint:noctx // for a moment
+		if l, err := net.Listen("tcp", address); err == nil {
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +196,7 @@ func (d *daemon) once() bool {
 		return false
 	}
 	defer func() { _ = log.Close() }()                              // the daemon has its own
-	cmd := exec.Command(d.h.binary, d.name, "--log-level", "debug") //nolint:gosec,noctx // our own; kill and stop end it
+	cmd := exec.Command(d.h.binary, d.name, "--log-level", "debug") //nolint:noctx // our own; kill and stop end it
 	cmd.Env, cmd.Stdout, cmd.Stderr = d.h.env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	d.mu.Lock()

@@ -172,7 +172,7 @@ func (h *house) judgeResults(ctx context.Context, w *work, job *skyport.Job) err
 		return fmt.Errorf("warnings: %q", job.Warnings)
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return err //nolint:wrapcheck // names the path
+		return err
 	}
 	return nil
 }

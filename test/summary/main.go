@@ -31,7 +31,7 @@ func run(args []string, in io.Reader, out io.Writer) (ok bool, err error) {
 	cover := flags.String("cover", "", "file that go test -coverprofile wrote; none is no error")
 	parts := flags.String("parts", "", "file with a line per part of make test: name, pass|fail|skip, seconds, reason, with tabs between")
 	if err := flags.Parse(args[1:]); err != nil {
-		return false, err //nolint:wrapcheck // flag has said what is wrong
+		return false, err
 	}
 	r := newReport()
 	if err := readFile(*events, func(f io.Reader) error { return read(f, r) }); err != nil {

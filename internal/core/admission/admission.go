@@ -174,7 +174,7 @@ func checkPaths(paths []string) error {
 				WithHint("name it from / on, or submit with skyport submit")
 		}
 		// Without O_NONBLOCK a pipe would keep us waiting for its writer.
-		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) //nolint:gosec // the caller is the person as whom core runs
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err == nil {
 			_, err = f.Stat()
 			err = errors.Join(err, f.Close())

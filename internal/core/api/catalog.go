@@ -19,19 +19,19 @@ func (a *api) catalogRoutes() {
 		OperationID: "list-sites", Method: http.MethodGet, Path: "/v1/sites", Tags: catalog, Summary: "Sites that jobs may run at",
 	}, func(ctx context.Context, _ *none) (*body[sites], error) {
 		list, err := a.Backend.Sites(ctx)
-		return &body[sites]{Body: sites{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[sites]{Body: sites{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "list-flavors", Method: http.MethodGet, Path: "/v1/flavors", Tags: catalog, Summary: "Flavors of all sites",
 	}, func(ctx context.Context, _ *none) (*body[flavors], error) {
 		list, err := a.Backend.Flavors(ctx)
-		return &body[flavors]{Body: flavors{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[flavors]{Body: flavors{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "list-images", Method: http.MethodGet, Path: "/v1/images", Tags: catalog, Summary: "Images of all sites",
 	}, func(ctx context.Context, _ *none) (*body[images], error) {
 		list, err := a.Backend.Images(ctx)
-		return &body[images]{Body: images{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[images]{Body: images{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "list-accounts", Method: http.MethodGet, Path: "/v1/accounts", Tags: catalog, Summary: "Accounts that the caller may spend from",
@@ -39,7 +39,7 @@ func (a *api) catalogRoutes() {
 		list, err := a.Backend.Accounts(ctx)
 		caller := callerOf(ctx)
 		list = slices.DeleteFunc(slices.Clone(list), func(a skyport.Account) bool { return !maySpend(a, caller) })
-		return &body[accounts]{Body: accounts{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[accounts]{Body: accounts{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "list-partitions", Method: http.MethodGet, Path: "/v1/partitions", Tags: catalog, Summary: "Partitions",
@@ -48,13 +48,13 @@ func (a *api) catalogRoutes() {
 	},
 	) (*body[partitions], error) {
 		list, err := a.Backend.Partitions(ctx, in.All)
-		return &body[partitions]{Body: partitions{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[partitions]{Body: partitions{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "list-nodes", Method: http.MethodGet, Path: "/v1/nodes", Tags: catalog, Summary: "Nodes of the partitions that there are",
 	}, func(ctx context.Context, _ *none) (*body[nodes], error) {
 		list, err := a.Backend.Partitions(ctx, false)
-		return &body[nodes]{Body: nodes{nodesOf(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[nodes]{Body: nodes{nodesOf(list)}}, err
 	})
 
 	operation(a, huma.Operation{
@@ -65,7 +65,7 @@ func (a *api) catalogRoutes() {
 	},
 	) (*body[orphans], error) {
 		list, err := a.Backend.Sweep(ctx, in.Dry)
-		return &body[orphans]{Body: orphans{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[orphans]{Body: orphans{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{
 		OperationID: "whoami", Method: http.MethodGet, Path: "/v1/whoami", Tags: service, Summary: "The caller, as its certificate says",

@@ -78,7 +78,7 @@ func (a *api) events(ctx context.Context, query EventQuery, in *EventsInput) (*h
 		query.Limit = min(in.Limit, 10*eventPage)
 		list, err := a.Backend.Events(ctx, query)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		page := events{Events: notNil(list), Next: query.After, More: len(list) == query.Limit}
 		if len(list) > 0 {

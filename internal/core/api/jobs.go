@@ -88,7 +88,7 @@ func (a *api) jobRoutes() {
 		query.Cursor = in.Cursor
 		page, err := a.Backend.Jobs(ctx, query)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		out := &jobsAnswer{}
 		out.Body.Jobs, out.Body.Next = notNil(page.Jobs), page.Next
@@ -115,7 +115,7 @@ func (a *api) jobRoutes() {
 		OperationID: "purge-job", Method: http.MethodDelete, Path: "/v1/jobs/{id}", Tags: jobs,
 		Summary: "Cancel a job, remove what it has and forget it", DefaultStatus: http.StatusNoContent,
 	}, func(ctx context.Context, _ *jobPath) (*struct{}, error) {
-		return nil, a.Backend.Purge(ctx, []skyport.JobID{jobOf(ctx).ID}) //nolint:wrapcheck // carries its code
+		return nil, a.Backend.Purge(ctx, []skyport.JobID{jobOf(ctx).ID})
 	})
 
 	operation(a, huma.Operation{
@@ -137,7 +137,7 @@ func (a *api) jobRoutes() {
 		Summary: "The script as it was submitted",
 	}, func(ctx context.Context, _ *jobPath) (*textAnswer, error) {
 		script, err := a.Backend.Script(ctx, jobOf(ctx).ID)
-		return &textAnswer{ContentType: textPlain, Body: script}, err //nolint:wrapcheck // carries its code
+		return &textAnswer{ContentType: textPlain, Body: script}, err
 	})
 
 	operation(a, huma.Operation{
@@ -145,7 +145,7 @@ func (a *api) jobRoutes() {
 		Summary: "The runs of a job, oldest first",
 	}, func(ctx context.Context, _ *jobPath) (*body[attempts], error) {
 		list, err := a.Backend.Attempts(ctx, jobOf(ctx).ID)
-		return &body[attempts]{Body: attempts{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[attempts]{Body: attempts{notNil(list)}}, err
 	})
 
 	operation(a, huma.Operation{
@@ -153,7 +153,7 @@ func (a *api) jobRoutes() {
 		Summary: "The stretches of a job's life with durations and bytes",
 	}, func(ctx context.Context, _ *jobPath) (*body[timeline], error) {
 		list, err := a.Backend.Timeline(ctx, jobOf(ctx).ID)
-		return &body[timeline]{Body: timeline{notNil(list)}}, err //nolint:wrapcheck // carries its code
+		return &body[timeline]{Body: timeline{notNil(list)}}, err
 	})
 
 	operation(a, huma.Operation{
@@ -238,7 +238,7 @@ func (a *api) submit(ctx context.Context, header SubmitHeader, in []submission) 
 			return nil, err
 		}
 	}
-	return a.Backend.Submit(ctx, callerOf(ctx), key, subs) //nolint:wrapcheck // carries its code
+	return a.Backend.Submit(ctx, callerOf(ctx), key, subs)
 }
 
 func (a *api) submission(ctx context.Context, in submission) (Submission, error) {
@@ -277,7 +277,7 @@ func (a *api) purge(ctx context.Context, query JobQuery) ([]skyport.JobID, error
 	for {
 		page, err := a.Backend.Jobs(ctx, query)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		ids := make([]skyport.JobID, len(page.Jobs))
 		for i := range page.Jobs {
@@ -285,7 +285,7 @@ func (a *api) purge(ctx context.Context, query JobQuery) ([]skyport.JobID, error
 		}
 		if len(ids) > 0 {
 			if err := a.Backend.Purge(ctx, ids); err != nil {
-				return nil, err //nolint:wrapcheck // carries its code
+				return nil, err
 			}
 		}
 		all = append(all, ids...)
@@ -303,7 +303,7 @@ func (a *api) changed(ctx context.Context, do func(context.Context, skyport.JobI
 		return nil, err
 	}
 	job, err := a.Backend.Job(ctx, id)
-	return &jobAnswer{Body: job}, err //nolint:wrapcheck // carries its code
+	return &jobAnswer{Body: job}, err
 }
 
 func portsOf(job *skyport.Job, open map[int]bool) []skyport.JobPort {

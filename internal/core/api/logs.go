@@ -96,7 +96,7 @@ func (a *api) openLog(ctx context.Context, job skyport.Job, attempt int, stream 
 	}
 	log, err := a.Backend.Log(ctx, job.ID, attempt, stream)
 	if err != nil {
-		return nil, 0, err //nolint:wrapcheck // carries its code
+		return nil, 0, err
 	}
 	return log, attempt, nil
 }
@@ -112,7 +112,7 @@ func (a *api) awaitLog(ctx context.Context, id skyport.JobID, attempt int, strea
 	for {
 		job, err := a.Backend.Job(ctx, id)
 		if err != nil {
-			return nil, 0, err //nolint:wrapcheck // carries its code
+			return nil, 0, err
 		}
 		log, n, err := a.openLog(ctx, job, attempt, stream)
 		if err == nil || skyport.CodeOf(err) != skyport.CodeNotFound {

@@ -26,7 +26,7 @@ func (a *api) resultRoutes() {
 	}, func(ctx context.Context, _ *jobPath) (*body[skyport.Results], error) {
 		results, err := a.Backend.Results(ctx, jobOf(ctx).ID)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		defer closeIfCloser(results)
 		return &body[skyport.Results]{Body: summaryOf(results)}, nil
@@ -46,7 +46,7 @@ func (a *api) resultRoutes() {
 	}, func(ctx context.Context, _ *jobPath) (*huma.StreamResponse, error) {
 		results, err := a.Backend.Results(ctx, jobOf(ctx).ID)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		return &huma.StreamResponse{Body: func(hctx huma.Context) {
 			defer closeIfCloser(results)
@@ -56,7 +56,7 @@ func (a *api) resultRoutes() {
 	})
 
 	send := transfer.NewSendHandler(func(r *http.Request) (transfer.Source, error) {
-		return a.Backend.Results(r.Context(), jobOf(r.Context()).ID) //nolint:wrapcheck // carries its code
+		return a.Backend.Results(r.Context(), jobOf(r.Context()).ID)
 	})
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		a.handle(method+" /v1/jobs/{id}/results/transfer/{rest...}", func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,7 @@ func (a *api) resultRoutes() {
 // stagingRoutes take inputs into the caller's own depot.
 func (a *api) stagingRoutes() {
 	receive := transfer.NewReceiveHandler(func(r *http.Request) (transfer.Place, error) {
-		return a.Backend.Staging(callerOf(r.Context()).ID) //nolint:wrapcheck // carries its code
+		return a.Backend.Staging(callerOf(r.Context()).ID)
 	}, a.Manifest)
 	a.handle("POST /v1/staging/{rest...}", func(w http.ResponseWriter, r *http.Request) {
 		streaming(w)
@@ -151,7 +151,7 @@ func (f *chunkedFile) Read(p []byte) (int, error) {
 		f.buffer = f.buffer[:size]
 		ref := transfer.ChunkRef{Chunk: f.chunks[i], Entry: f.entry, Offset: f.starts[i]}
 		if err := f.source.ReadChunk(f.ctx, ref, f.buffer); err != nil {
-			return 0, err //nolint:wrapcheck // ends the answer, and is seen by nobody
+			return 0, err
 		}
 		f.current = i + 1
 	}

@@ -258,12 +258,12 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 		// The connection must not die of this deadline while the answer is made.
 		_ = b.controller.SetReadDeadline(time.Time{})
 	}
-	return n, err //nolint:wrapcheck // io.EOF must stay io.EOF
+	return n, err
 }
 
 func (b *pacedBody) Close() error {
 	_ = b.controller.SetReadDeadline(time.Time{})
-	return b.body.Close() //nolint:wrapcheck // passes through
+	return b.body.Close()
 }
 
 // streaming marks the answer as one that lasts as long as the peer likes.

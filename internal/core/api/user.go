@@ -344,7 +344,7 @@ func (a *api) userNodes(w http.ResponseWriter, r *http.Request) {
 	serveList(a, w, r, func(*names) ([]userNode, error) {
 		partitions, err := a.Backend.Partitions(r.Context(), false)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // carries its code
+			return nil, err
 		}
 		return nodeList(partitions), nil
 	})

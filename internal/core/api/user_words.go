@@ -114,16 +114,16 @@ func (a *api) names(ctx context.Context) (*names, error) {
 	n := &names{siteIDs: map[string]string{}, flavorByID: map[[2]string]*skyport.Flavor{}, now: time.Now()}
 	var err error
 	if n.sites, err = a.Backend.Sites(ctx); err != nil {
-		return nil, err //nolint:wrapcheck // carries its code
+		return nil, err
 	}
 	if n.flavors, err = a.Backend.Flavors(ctx); err != nil {
-		return nil, err //nolint:wrapcheck // carries its code
+		return nil, err
 	}
 	if n.images, err = a.Backend.Images(ctx); err != nil {
-		return nil, err //nolint:wrapcheck // carries its code
+		return nil, err
 	}
 	if n.accounts, err = a.Backend.Accounts(ctx); err != nil {
-		return nil, err //nolint:wrapcheck // carries its code
+		return nil, err
 	}
 	for _, s := range n.sites {
 		n.siteIDs[s.Name] = s.ID

@@ -202,7 +202,7 @@ func TestADayOfMixedJobs(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			random := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a seed on purpose
+			random := rand.New(rand.NewPCG(seed, 7))
 			w := world()
 			w.Sites[0].Limits.Nodes, w.Sites[1].Limits.Nodes = 6, 4
 			s := newSimulation(t, w)

@@ -141,7 +141,7 @@ func (p *Process) clean(ctx context.Context, run string) error {
 		left := len(group.Processes())
 		table, err := proc.Snapshot()
 		if err != nil {
-			return err //nolint:wrapcheck // says it all
+			return err
 		}
 		for _, pid := range table.Marked(mark(run)) {
 			if row, ok := table.Process(pid); ok && !row.Zombie {
@@ -150,7 +150,7 @@ func (p *Process) clean(ctx context.Context, run string) error {
 			}
 		}
 		if left == 0 {
-			return group.Remove() //nolint:wrapcheck // says it all
+			return group.Remove()
 		}
 		pause.Reset(min(time.Duration(round+1)*2*time.Millisecond, 100*time.Millisecond))
 	}

@@ -105,11 +105,11 @@ func (r *run) live() error {
 func (r *run) begin() error {
 	boot, err := proc.BootID()
 	if err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	self, err := proc.Read(os.Getpid())
 	if err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	r.exit.Started = time.Now().UTC()
 	return Write(".", BeganFile, Began{
