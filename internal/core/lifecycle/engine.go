@@ -60,6 +60,7 @@ type Limits struct {
 	Connect time.Duration // from addresses to a worker that answers; default 10 min
 	Lost    time.Duration // how long a worker may not answer before its node counts as lost; default 1 h
 	Lease   time.Duration // how long a partition lives without us; default 12 h
+	Drain   time.Duration // how long a draining partition waits for a worker that does not answer; default 10 s
 	Grace   time.Duration // between TERM and KILL for canceled jobs; default 10 s
 	JobLog  skyport.Bytes // most that is kept of each log; default 1 GiB
 	// Misplaced is how many attempts in a row may end before their script
@@ -77,6 +78,7 @@ func (l Limits) orDefaults() Limits {
 	def(&l.Connect, 10*time.Minute)
 	def(&l.Lost, time.Hour)
 	def(&l.Lease, 12*time.Hour)
+	def(&l.Drain, 10*time.Second)
 	def(&l.Grace, 10*time.Second)
 	if l.JobLog == 0 {
 		l.JobLog = 1 << 30

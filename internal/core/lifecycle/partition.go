@@ -235,11 +235,8 @@ func (p *partition) watchSite(ctx context.Context, row *skyport.Partition, gone 
 	}
 }
 
-// drainPatience is how long a draining partition waits for a worker that does
-// not answer: whatever is on it ends with it.
-const drainPatience = 10 * time.Second
-
-// drain waits until no attempt holds the partition, then has it deleted.
+// drain waits until no attempt holds the partition, then has it deleted. A
+// worker that does not answer is not waited for long: what is on it ends with it.
 func (p *partition) drain(ctx context.Context) error {
 	start := time.Now()
 	for {
@@ -248,7 +245,7 @@ func (p *partition) drain(ctx context.Context) error {
 			up, _, _ := l.Up()
 			silent = !up
 		}
-		if len(p.attempts()) == 0 || (silent && time.Since(start) > drainPatience) {
+		if len(p.attempts()) == 0 || (silent && time.Since(start) > p.e.Limits.Drain) {
 			return p.move(ctx, skyport.PartitionDraining, skyport.PartitionDeleting, "Removing from the site", nil)
 		}
 		if row := p.current(); silent && !row.ReadyAt.IsZero() {
@@ -256,7 +253,7 @@ func (p *partition) drain(ctx context.Context) error {
 				return err
 			}
 		}
-		if !pause(ctx, p.wake, drainPatience) {
+		if !pause(ctx, p.wake, p.e.Limits.Drain) {
 			return nil
 		}
 	}

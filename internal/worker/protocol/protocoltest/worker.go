@@ -1,0 +1,415 @@
+// Package protocoltest has a worker for tests: it speaks the protocol over a
+// unix socket, and its runs start, write, end and get lost when the test says
+// so. No process is started. Only tests import it.
+package protocoltest
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/transfer"
+	"github.com/openworkload/skyport/internal/worker/protocol"
+)
+
+// Worker is a worker under the test's control. Its methods may be called from
+// many goroutines, also while it is down.
+type Worker struct {
+	t      testing.TB
+	dir    string // of the runs' work directories
+	socket string
+
+	mu       sync.Mutex
+	server   *http.Server
+	runs     map[string]*run
+	version  uint64
+	changed  chan struct{}
+	started  int
+	stubborn bool
+	onStart  func(w *Worker, spec protocol.RunSpec)
+	refuse   error
+	held     chan struct{} // closed: transfers go on; nil: nothing holds them
+}
+
+type run struct {
+	spec   protocol.RunSpec
+	status protocol.RunStatus
+	logs   map[string][]byte
+}
+
+// New makes a worker that answers on a socket of its own until the test ends.
+func New(t testing.TB) *Worker {
+	t.Helper()
+	// Not below t.TempDir: the path of a socket is short.
+	dir, err := os.MkdirTemp("", "spw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &Worker{t: t, dir: dir, socket: filepath.Join(dir, "s"), runs: map[string]*run{}, changed: make(chan struct{})}
+	w.Up()
+	t.Cleanup(func() {
+		w.Down()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// Endpoint is what a node with this worker has as its endpoint.
+func (w *Worker) Endpoint() string { return "unix://" + w.socket }
+
+// Up lets the worker answer, again.
+func (w *Worker) Up() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.server != nil {
+		return
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", w.socket)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	server := &http.Server{Handler: w.routes(), ReadHeaderTimeout: time.Minute}
+	w.server = server
+	go func() { _ = server.Serve(listener) }() // Down ends it
+}
+
+// Down breaks all connections and answers nobody any more. Its runs go on.
+func (w *Worker) Down() {
+	w.mu.Lock()
+	server := w.server
+	w.server = nil
+	w.mu.Unlock()
+	if server != nil {
+		_ = server.Close() // the listener is gone either way
+	}
+}
+
+// Reboot loses every run that runs, and starts the versions anew.
+func (w *Worker) Reboot() {
+	w.Down()
+	w.mu.Lock()
+	w.version = 0
+	for _, r := range w.runs {
+		w.version++
+		r.status.Version = w.version
+		if r.status.State == protocol.RunRunning {
+			r.status.State, r.status.Details = protocol.RunLost, "the node booted"
+		}
+	}
+	w.mu.Unlock()
+	w.Up()
+}
+
+// OnStart has f called when a run starts, before anybody hears of it.
+func (w *Worker) OnStart(f func(w *Worker, spec protocol.RunSpec)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onStart = f
+}
+
+// Refuse lets every Prepare fail with the error; nil lets it succeed.
+func (w *Worker) Refuse(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = err
+}
+
+// Hold lets transfers of inputs and outputs wait until [Worker.Release].
+func (w *Worker) Hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held == nil {
+		w.held = make(chan struct{})
+	}
+}
+
+// Release lets transfers go on.
+func (w *Worker) Release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held != nil {
+		close(w.held)
+		w.held = nil
+	}
+}
+
+// wait waits while transfers are held.
+func (w *Worker) wait(req *http.Request) error {
+	w.mu.Lock()
+	held := w.held
+	w.mu.Unlock()
+	if held == nil {
+		return nil
+	}
+	select {
+	case <-held:
+		return nil
+	case <-req.Context().Done():
+		return req.Context().Err()
+	}
+}
+
+// Stubborn lets runs that are told to stop go on.
+func (w *Worker) Stubborn() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stubborn = true
+}
+
+// Started tells how many runs were started, each counted once.
+func (w *Worker) Started() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.started
+}
+
+// Runs names the runs that the worker has, sorted.
+func (w *Worker) Runs() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for name := range w.runs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Spec is what the run was prepared with.
+func (w *Worker) Spec(name string) (protocol.RunSpec, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.runs[name]; r != nil {
+		return r.spec, true
+	}
+	return protocol.RunSpec{}, false
+}
+
+// Work is the work directory of a run.
+func (w *Worker) Work(name string) string { return filepath.Join(w.dir, name) }
+
+// Change changes the status of a run and tells the watchers.
+func (w *Worker) Change(name string, change func(*protocol.RunStatus)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.runs[name]
+	if r == nil {
+		w.t.Errorf("the worker has no run %s", name)
+		return
+	}
+	change(&r.status)
+	w.told(r)
+}
+
+// End ends a run with an exit code.
+func (w *Worker) End(name string, code int) {
+	w.Change(name, func(s *protocol.RunStatus) {
+		s.State, s.ExitCode, s.Ended = protocol.RunEnded, code, time.Now().UTC()
+	})
+}
+
+// Write appends to the standard output of a run.
+func (w *Worker) Write(name, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.runs[name]; r != nil {
+		r.logs["stdout"] = append(r.logs["stdout"], text...)
+		r.status.Stdout = skyport.Bytes(len(r.logs["stdout"]))
+		w.told(r)
+	}
+}
+
+// told marks a change of a run. w.mu is held.
+func (w *Worker) told(r *run) {
+	w.version++
+	r.status.Version = w.version
+	w.wake()
+}
+
+func (w *Worker) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *Worker) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/worker", func(rw http.ResponseWriter, _ *http.Request) {
+		reply(rw, protocol.Info{Version: "test", Node: "test", BootID: "test"}, nil)
+	})
+	mux.HandleFunc("GET /v1/watch", w.watch)
+	mux.HandleFunc("PUT /v1/runs/{run}", w.prepare)
+	mux.HandleFunc("GET /v1/runs/{run}", w.with(func(*run) error { return nil }))
+	mux.HandleFunc("POST /v1/runs/{run}/start", w.with(w.start))
+	mux.HandleFunc("POST /v1/runs/{run}/stop", w.with(w.stop))
+	mux.HandleFunc("DELETE /v1/runs/{run}", func(rw http.ResponseWriter, req *http.Request) {
+		w.mu.Lock()
+		if name := req.PathValue("run"); w.runs[name] != nil {
+			delete(w.runs, name)
+			w.wake()
+		}
+		w.mu.Unlock()
+		rw.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET /v1/runs/{run}/logs/{stream}", w.log)
+	mux.Handle("/v1/runs/{run}/inputs/", transfer.NewReceiveHandler(func(req *http.Request) (transfer.Place, error) {
+		return transfer.NewReceiver(w.Work(req.PathValue("run")), transfer.ReceiverOptions{}), w.wait(req)
+	}, transfer.Limits{}))
+	mux.Handle("/v1/runs/{run}/outputs/", transfer.NewSendHandler(func(req *http.Request) (transfer.Source, error) {
+		if err := w.wait(req); err != nil {
+			return nil, err
+		}
+		spec, _ := w.Spec(req.PathValue("run"))
+		return transfer.Scan(req.Context(), transfer.ScanOptions{Root: w.Work(spec.Run), Names: spec.Request.OutputFiles})
+	}))
+	return mux
+}
+
+// with answers with the status of the run after doing something with it.
+func (w *Worker) with(do func(*run) error) http.HandlerFunc {
+	return func(rw http.ResponseWriter, req *http.Request) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r := w.runs[req.PathValue("run")]
+		if r == nil {
+			protocol.WriteProblem(rw, skyport.Errorf(skyport.CodeNotFound, "no run %s", req.PathValue("run")))
+			return
+		}
+		err := do(r)
+		reply(rw, r.status, err)
+	}
+}
+
+func (w *Worker) prepare(rw http.ResponseWriter, req *http.Request) {
+	var spec protocol.RunSpec
+	if err := json.NewDecoder(req.Body).Decode(&spec); err != nil {
+		protocol.WriteProblem(rw, skyport.Errorf(skyport.CodeInvalid, "%w", err))
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuse != nil {
+		protocol.WriteProblem(rw, w.refuse)
+		return
+	}
+	r := w.runs[spec.Run]
+	if r == nil {
+		r = &run{spec: spec, logs: map[string][]byte{}, status: protocol.RunStatus{Run: spec.Run, State: protocol.RunStaging}}
+		if err := os.MkdirAll(w.Work(spec.Run), 0o700); err != nil {
+			protocol.WriteProblem(rw, err)
+			return
+		}
+		w.runs[spec.Run] = r
+		w.told(r)
+	}
+	var err error
+	if spec.Start {
+		err = w.start(r)
+	}
+	reply(rw, r.status, err)
+}
+
+// start is called with w.mu held.
+func (w *Worker) start(r *run) error {
+	if r.status.State != protocol.RunStaging {
+		return nil
+	}
+	w.started++
+	r.status.State, r.status.Started = protocol.RunRunning, time.Now().UTC()
+	if do := w.onStart; do != nil {
+		w.mu.Unlock()
+		do(w, r.spec)
+		w.mu.Lock()
+	}
+	w.told(r)
+	return nil
+}
+
+func (w *Worker) stop(r *run) error {
+	if r.status.State == protocol.RunRunning {
+		r.status.Stopped = true
+		if !w.stubborn {
+			r.status.State, r.status.Signal, r.status.Ended = protocol.RunEnded, 15, time.Now().UTC()
+		}
+		w.told(r)
+	}
+	return nil
+}
+
+func (w *Worker) log(rw http.ResponseWriter, req *http.Request) {
+	offset, err := strconv.ParseInt(req.URL.Query().Get("offset"), 10, 64)
+	if err != nil {
+		protocol.WriteProblem(rw, skyport.Errorf(skyport.CodeInvalid, "%w", err))
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.runs[req.PathValue("run")]; r != nil {
+		log := r.logs[req.PathValue("stream")]
+		_, _ = rw.Write(log[min(offset, int64(len(log))):]) // a peer that is gone asks again
+	}
+}
+
+// watch tells all runs, and then whatever changes.
+func (w *Worker) watch(rw http.ResponseWriter, req *http.Request) {
+	control, encode := http.NewResponseController(rw), json.NewEncoder(rw)
+	seen := map[string]uint64{}
+	var events []protocol.Event
+	for synced := false; ; synced = true {
+		w.mu.Lock()
+		changed := w.changed
+		for name, r := range w.runs {
+			if seen[name] != r.status.Version {
+				seen[name] = r.status.Version
+				status := r.status
+				events = append(events, protocol.Event{Status: &status})
+			}
+		}
+		for name := range seen {
+			if w.runs[name] == nil {
+				delete(seen, name)
+				events = append(events, protocol.Event{Removed: name})
+			}
+		}
+		w.mu.Unlock()
+		if !synced {
+			events = append(events, protocol.Event{Synced: true})
+		}
+		for _, e := range events {
+			if encode.Encode(e) != nil {
+				return
+			}
+		}
+		if control.Flush() != nil {
+			return
+		}
+		events = nil
+		select {
+		case <-changed:
+		case <-time.After(protocol.Heartbeat):
+			events = []protocol.Event{{}} // a sign of life
+		case <-req.Context().Done():
+			return
+		}
+	}
+}
+
+func reply(rw http.ResponseWriter, body any, err error) {
+	if err != nil {
+		protocol.WriteProblem(rw, err)
+		return
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(rw).Encode(body) // a peer that is gone asks again
+}
