@@ -115,7 +115,7 @@ func (t *trace) find() (map[int]uint64, error) {
 			add(pid)
 		}
 	}
-	for _, pid := range table.Descendants(0) {
+	for _, pid := range table.Processes() {
 		if pid > 1 && t.gives(pid) {
 			add(pid)
 		}

@@ -11,7 +11,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -126,6 +128,10 @@ func (t *Table) Process(pid int) (Process, bool) {
 	p, ok := t.rows[pid]
 	return p, ok
 }
+
+// Processes lists all processes, those included whose parent ended while the
+// table was read: it is in no row, and nobody's descendant.
+func (t *Table) Processes() []int { return slices.Sorted(maps.Keys(t.rows)) }
 
 // Descendants lists the children of a process, their children and so on,
 // parents before children. The process itself is not among them.
