@@ -68,9 +68,10 @@ const (
 	aWorker   victim = "worker" // and nothing else: its shims and scripts go on
 	aNode     victim = "node"   // worker, shims and scripts: what was running is lost
 	allAtOnce victim = "all"    // core, gate and every worker
+	machine   victim = "power"  // core, gate and every node: the plug was pulled
 )
 
-var victims = []victim{theCore, theGate, aWorker, aNode, allAtOnce}
+var victims = []victim{theCore, theGate, aWorker, aNode, allAtOnce, machine}
 
 // killAll goes through the matrix, every other time at a random moment instead.
 func (h *house) killAll(ctx context.Context) map[string]int {
@@ -82,13 +83,13 @@ func (h *house) killAll(ctx context.Context) map[string]int {
 			break
 		}
 		if n%2 == 1 {
-			who := h.kill(victims[random.IntN(len(victims))], random)
+			who := h.kill(ctx, victims[random.IntN(len(victims))], random)
 			count[fmt.Sprintf("%-7s at random", who)]++
 			continue
 		}
 		cell++
-		// Their numbers have no common divisor: this comes to every pair.
-		at, who := stages[cell%len(stages)], victims[cell%len(victims)]
+		// This comes to every pair, and to another victim each time.
+		at, who := stages[cell%len(stages)], victims[(cell+cell/len(stages))%len(victims)]
 		switch at {
 		case stageAccepted:
 			h.killAfterAnswer(ctx)
@@ -101,16 +102,20 @@ func (h *house) killAll(ctx context.Context) map[string]int {
 			if !rest(ctx, time.Duration(random.Int64N(int64(30*time.Millisecond)))) {
 				break
 			}
-			who = h.kill(who, random)
+			who = h.kill(ctx, who, random)
 		}
 		count[fmt.Sprintf("%-7s at %s", who, at)]++
 	}
 	return count
 }
 
-// kill kills a victim, or core when there is none of the kind, and says which.
-func (h *house) kill(who victim, random *rand.Rand) victim {
+// kill kills a victim, or core when there is none of the kind for a while, and
+// says which.
+func (h *house) kill(ctx context.Context, who victim, random *rand.Rand) victim {
 	nodes := h.nodes()
+	if who == aWorker || who == aNode {
+		until(ctx, 3*time.Second, func() bool { nodes = h.nodes(); return len(nodes) > 0 })
+	}
 	random.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	switch {
 	case who == theGate:
@@ -118,12 +123,17 @@ func (h *house) kill(who victim, random *rand.Rand) victim {
 	case who == aWorker && len(nodes) > 0:
 		h.killWorker(nodes[0])
 	case who == aNode && len(nodes) > 0:
-		h.killNode(nodes[0])
-	case who == allAtOnce:
+		busy := slices.IndexFunc(nodes, func(n node) bool { return len(n.shims) > 0 })
+		h.killNode(nodes[max(0, busy)])
+	case who == allAtOnce || who == machine:
 		h.core.kill()
 		h.gate.kill()
 		for _, n := range nodes {
-			h.killWorker(n)
+			if who == machine {
+				h.killNode(n)
+			} else {
+				h.killWorker(n)
+			}
 		}
 	default:
 		h.core.kill()

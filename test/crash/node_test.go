@@ -36,7 +36,7 @@ func (h *house) processes() map[int]string {
 		return nil
 	}
 	mark, ledger := []byte("\x00SKYPORT_NODE_DIR="+h.layout.Local()+"/"), []byte("\x00LEDGER="+h.path("ledger")+"/")
-	for _, pid := range table.Descendants(0) {
+	for _, pid := range table.Processes() {
 		if row, ok := table.Process(pid); !ok || row.Zombie {
 			continue
 		}

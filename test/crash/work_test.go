@@ -83,7 +83,7 @@ func (h *house) newWork() *work {
 	case chance(5):
 		w.act, w.retries = actAgain, 9
 	case chance(10):
-		w.limit = true
+		w.limit, w.pauses = true, 4
 	}
 	w.after = time.Duration(random.Int64N(int64(3 * time.Second)))
 	h.works = append(h.works, w)
