@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// JobID, PartitionID and UserID are UUIDs in their canonical 36-character
-// form. They are types of their own so that one cannot be passed as another.
+// The IDs of jobs, partitions and users are UUIDs in their canonical
+// 36-character form. They are types of their own so that one cannot be passed as another.
 type (
 	JobID       string
 	PartitionID string

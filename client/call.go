@@ -66,7 +66,7 @@ func (c *Client) persist(ctx context.Context, patience time.Duration, try func()
 			return passing.err
 		}
 		c.log.DebugContext(ctx, "core cannot be reached; trying again", "error", passing.err, "wait", wait)
-		if err := sleep(ctx, wait/2+rand.N(wait)); err != nil {
+		if err := sleep(ctx, wait/2+rand.N(wait)); err != nil { //nolint:gosec // spreads the tries
 			return passing.err
 		}
 		wait = min(2*wait, longestWait)

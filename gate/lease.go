@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/openworkload/skyport"
 )
 
 // How soon the sweeper comes back to what did not work, or is not gone yet.
@@ -137,7 +135,7 @@ func (s *Server) expire(ctx context.Context, h *house, listed PartitionStatus) {
 		s.metrics.expired.WithLabelValues(p.Site).Inc()
 	}
 	_, err = call(ctx, s, h, "delete", done(func(ctx context.Context) error {
-		return h.provider.Delete(ctx, listed.Site, skyport.PartitionID(listed.ID))
+		return h.provider.Delete(ctx, listed.Site, listed.ID)
 	}))
 	if err != nil {
 		log.WarnContext(ctx, "partition past its lease not removed, will be tried again", "error", err)

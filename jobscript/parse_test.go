@@ -436,9 +436,9 @@ func TestBounds(t *testing.T) {
 		strings.Repeat("#SWM", 3<<20),
 		strings.Repeat("#SWM\n", 3<<20),
 	} {
-		start := time.Now()
+		start := time.Now() // a second is usual; what grows with the square takes hours
 		got := complaint(line)
-		if took := time.Since(start); took > 5*time.Second || len(got) > 10<<10 {
+		if took := time.Since(start); took > time.Minute || len(got) > 10<<10 {
 			t.Errorf("%.20s…: took %v for %d bytes of errors", line, took, len(got))
 		}
 	}

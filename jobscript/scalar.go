@@ -195,7 +195,7 @@ func parseSize(s string) (bytes int64, ok bool) {
 	if err != nil || n > 1<<62>>shift {
 		return 1<<63 - 1, true
 	}
-	bytes = int64(n << shift)
+	bytes = int64(n << shift) //nolint:gosec // no more than 1<<62, as asked above
 	if dotted {
 		part, scale := int64(0), int64(1)
 		for _, digit := range []byte(fraction) {

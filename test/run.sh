@@ -95,7 +95,7 @@ part tools tools
 part vet env CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" go vet ./...
 part lint bash test/lint.sh
 part tests tests
-part demo timeout 600 bash examples/opticks/demo.sh
+part demo timeout 900 make --no-print-directory demo
 part tree tree
 
 "$place/summary" report -events "$place/events" -cover "$place/cover" -parts "$checks"

@@ -133,7 +133,7 @@ func newCertRenewCommand(a *app) *cobra.Command {
 		Long: `Renew certificates: node, gate, or those of users. Key, names and id stay; only
 the life is new. The copy in your ~/.swm is renewed too, if it is there.`,
 		Example: lines("skyport cert renew alice", "skyport cert renew node gate", "skyport cert renew --all"),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return renewable(a), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(_ *cobra.Command, args []string) error { return runCertRenew(a, args, all) },

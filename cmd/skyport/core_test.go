@@ -50,13 +50,12 @@ func newFakeCore(t *testing.T) *fakeCore {
 
 // command is one run of the program against the core.
 type command struct {
-	f          *fakeCore
-	done       chan struct{}
-	code       int
-	mu         sync.Mutex
-	out, errs  bytes.Buffer
-	stop       context.CancelFunc
-	standardIn string
+	f         *fakeCore
+	done      chan struct{}
+	code      int
+	mu        sync.Mutex
+	out, errs bytes.Buffer
+	stop      context.CancelFunc
 }
 
 // locked lets a test read what a command writes meanwhile.

@@ -128,7 +128,7 @@ func (d *doctor) modes() {
 		}
 		info, err := e.Info()
 		if err != nil {
-			return err
+			return err //nolint:wrapcheck // names the path
 		}
 		secret := e.IsDir() || filepath.Base(path) == "key.pem"
 		if mode := info.Mode().Perm(); secret && mode&0o077 != 0 || mode&0o022 != 0 && e.Type()&fs.ModeSymlink == 0 {

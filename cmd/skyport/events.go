@@ -76,7 +76,7 @@ func runEvents(ctx context.Context, a *app, opts eventsOptions, args []string) e
 				return err
 			}
 		}
-		return ctx.Err()
+		return ctx.Err() //nolint:wrapcheck // says all
 	}
 	events := []skyport.Event{}
 	for e, err := range c.StoredEvents(ctx, filter, after) {

@@ -83,7 +83,7 @@ func (f *follower) run(ctx context.Context) (skyport.Job, error) {
 	}
 	f.endBars(false)
 	if err := ctx.Err(); err != nil {
-		return skyport.Job{}, err
+		return skyport.Job{}, err //nolint:wrapcheck // says all
 	}
 	return skyport.Job{}, skyport.Errorf(skyport.CodeUnavailable, "follow job %s: the events ended before the job did", f.job.ID.Short())
 }

@@ -101,7 +101,7 @@ func (a *app) printLogLines(stream skyport.LogStream, log io.Reader) error {
 		if advance == 0 && token == nil && err == nil && len(data) >= logLineMax/2 {
 			return len(data), data, nil
 		}
-		return advance, token, err
+		return advance, token, err //nolint:wrapcheck // goes through the scanner, which tells by it
 	})
 	for scan.Scan() {
 		if err := a.printJSONLine(logLine{stream, scan.Text()}); err != nil {

@@ -56,7 +56,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	if err != nil && s.err == nil {
 		s.err = fmt.Errorf("write the output: %w", err)
 	}
-	return n, err
+	return n, err //nolint:wrapcheck // a writer's error as it is; kept wrapped
 }
 
 // failed is the first error of writing, or nil.

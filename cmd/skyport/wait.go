@@ -67,8 +67,8 @@ func runWait(ctx context.Context, a *app, args []string) error {
 // printEnd says for people how a job ended.
 func (a *app) printEnd(job skyport.Job) {
 	said := job.State.Word()
-	switch {
-	case job.State == skyport.JobFinished:
+	switch job.State {
+	case skyport.JobFinished:
 		said += ", " + exitWords(job) + ", ran " + duration(job.Duration(a.Now()))
 	default:
 		said += detailsOf(job)

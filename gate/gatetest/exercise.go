@@ -32,8 +32,8 @@ type Fixture struct {
 }
 
 // Exercise checks that a provider keeps the promises of [gate.Provider]. Each
-// check gets a fresh fixture from new; whatever it made it deletes.
-func Exercise(t *testing.T, new func(t *testing.T) Fixture) {
+// check gets a fresh fixture from open; whatever it made it deletes.
+func Exercise(t *testing.T, open func(t *testing.T) Fixture) {
 	t.Helper()
 	for name, check := range map[string]func(*exercise){
 		"catalogue":                      (*exercise).catalogue,
@@ -58,7 +58,7 @@ func Exercise(t *testing.T, new func(t *testing.T) Fixture) {
 		"changes are told":               (*exercise).changes,
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &exercise{T: t, Fixture: new(t)}
+			e := &exercise{T: t, Fixture: open(t)}
 			e.prepare()
 			// Not as a cleanup: those of a remade provider would come first.
 			defer e.removeAll()

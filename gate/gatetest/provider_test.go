@@ -22,7 +22,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			gatetest.Exercise(t, func(t *testing.T) gatetest.Fixture {
+			gatetest.Exercise(t, func(*testing.T) gatetest.Fixture {
 				p := gatetest.NewProvider(script)
 				return gatetest.Fixture{Provider: p, Remake: func(*testing.T) gate.Provider { return p }}
 			})

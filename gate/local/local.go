@@ -53,7 +53,7 @@ type Provider struct {
 	socket  sockets
 	lock    *os.File
 
-	ctx  context.Context // ends with Close; supervisors and removals live in it
+	ctx  context.Context //nolint:containedctx // ends with Close; supervisors and removals live in it
 	stop context.CancelFunc
 	work sync.WaitGroup
 

@@ -38,8 +38,8 @@ func thisMachine() (machine, error) {
 		return machine{}, fmt.Errorf("memory of this machine: %w", err)
 	}
 	m := machine{
-		cpus:   runtime.NumCPU(), // by affinity
-		memory: skyport.Bytes(uint64(info.Totalram) * uint64(info.Unit)),
+		cpus:   runtime.NumCPU(),                                         // by affinity
+		memory: skyport.Bytes(uint64(info.Totalram) * uint64(info.Unit)), //nolint:gosec // memories fit
 		system: systemName(),
 	}
 	m.confine("/proc/self/cgroup", "/sys/fs/cgroup")

@@ -302,7 +302,7 @@ func removeTree(dir string) error {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		return err
+		return err //nolint:wrapcheck // names the path; wrapped below
 	})
 	if again := os.RemoveAll(dir); again != nil {
 		return fmt.Errorf("remove %s: %w", dir, errors.Join(again, err))

@@ -51,8 +51,8 @@ func (a Addresses) For(id skyport.JobID, inUse func(address string) bool) (strin
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte(id)) // a hash takes everything
 	sum := bits.RotateLeft64(hash.Sum64()*0x9e3779b97f4a7c15, 31)
-	at := uint32(sum) & (size - 1)
-	step := uint32(sum>>32) | 1 // odd, so that it comes by every address once
+	at := uint32(sum) & (size - 1) //nolint:gosec // the low half is meant
+	step := uint32(sum>>32) | 1    // odd, so that it comes by every address once
 	for range size {
 		addr := a.nth(at)
 		if a.usable(addr, at, size) && (inUse == nil || !inUse(addr.String())) {

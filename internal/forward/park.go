@@ -32,7 +32,7 @@ type Park struct {
 	opts     ParkOptions
 	offers   chan net.Conn
 	stop     context.CancelFunc
-	ctx      context.Context // ends with Close
+	ctx      context.Context //nolint:containedctx // ends with Close
 
 	mu     sync.Mutex // guards closed, and all against growing after it
 	closed bool
@@ -116,7 +116,7 @@ func (p *Park) enter() bool {
 func (p *Park) pipe(ctx context.Context, peer, conn net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
+	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // whichever ends first, call or park
 	if _, err := Pipe(ctx, peer, conn); err != nil && ctx.Err() == nil {
 		p.opts.Logger.Debug("forwarded connection broke", "port", p.Addr().String(), "error", err)
 	}

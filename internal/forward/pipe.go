@@ -111,7 +111,7 @@ func carry(dst, src net.Conn, moved *atomic.Int64) (readErr, writeErr error) {
 			n, err := dst.Write(rest)
 			moved.Add(int64(n))
 			if err != nil {
-				return nil, err
+				return nil, err //nolint:wrapcheck // of which end, Pipe says
 			}
 		}
 		src = up.Conn
@@ -147,7 +147,7 @@ const bufferSize = 128 << 10
 
 type buffer = *[bufferSize]byte
 
-var buffers = sync.Pool{New: func() any { return buffer(new([bufferSize]byte)) }}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // reader reads from a connection with a buffer that it takes only when there is
 // something to read: thousands of idle connections cost no buffers.
@@ -177,11 +177,11 @@ func (r *reader) read() (buffer, int, error) {
 	if r.raw == nil {
 		buf := buffers.Get().(buffer)
 		n, err := r.conn.Read(buf[:])
-		return buf, n, err
+		return buf, n, err //nolint:wrapcheck // io.EOF must stay io.EOF
 	}
 	r.buf, r.n, r.err = nil, 0, nil
 	if err := r.raw.Read(r.ready); err != nil {
-		return nil, 0, err
+		return nil, 0, err //nolint:wrapcheck // as above
 	}
 	return r.buf, r.n, r.err
 }

@@ -82,7 +82,7 @@ type Set struct {
 	cfg    Config
 	ports  []*port
 	places chan struct{}
-	ctx    context.Context // ends with Close
+	ctx    context.Context //nolint:containedctx // ends with Close
 	stop   context.CancelFunc
 	all    sync.WaitGroup
 }
@@ -479,7 +479,7 @@ func ended(fd uintptr) bool {
 	var one [1]byte
 	n, err := retryInterrupted(func() (int, error) {
 		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return n, err
+		return n, err //nolint:wrapcheck // only compared
 	})
 	return err == nil && n == 0 || hungUp(fd)
 }

@@ -85,13 +85,13 @@ func TestUpgradeRefusesPlainRequests(t *testing.T) {
 		{"Upgrade": {Protocol}},
 		{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}},
 	} {
-		r := httptest.NewRequest("POST", "/x", nil)
+		r := httptest.NewRequest(http.MethodPost, "/x", nil)
 		r.Header = header
 		if _, err := Upgrade(httptest.NewRecorder(), r); skyport.CodeOf(err) != skyport.CodeInvalid {
 			t.Errorf("%v: %v", header, err)
 		}
 	}
-	r := httptest.NewRequest("POST", "/x", nil) // a recorder cannot be taken over
+	r := httptest.NewRequest(http.MethodPost, "/x", nil) // a recorder cannot be taken over
 	r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {Protocol}}
 	if _, err := Upgrade(httptest.NewRecorder(), r); skyport.CodeOf(err) != skyport.CodeUnsupported {
 		t.Error(err)

@@ -129,9 +129,9 @@ func (s *setup) warn(format string, args ...any) {
 	s.report.Warnings = append(s.report.Warnings, fmt.Sprintf(format, args...))
 }
 
-// makeFile makes a file that is missing.
-func (s *setup) makeFile(path string, content []byte, mode fs.FileMode) error {
-	err := pki.WriteNew(path, content, mode)
+// makeFile makes a file that is missing, for its owner only.
+func (s *setup) makeFile(path string, content []byte) error {
+	err := pki.WriteNew(path, content, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -222,12 +222,12 @@ func (s *setup) removeTemps(context.Context) error {
 }
 
 func (s *setup) makeOwner(context.Context) error {
-	return s.makeFile(s.layout.OwnerFile(), []byte(skyport.NewUserID()+"\n"), 0o600)
+	return s.makeFile(s.layout.OwnerFile(), []byte(skyport.NewUserID()+"\n"))
 }
 
 func (s *setup) makeConfig(context.Context) error {
 	path := s.layout.ConfigFile()
-	if err := s.makeFile(path, configText(s.CoreListen, s.GateListen), 0o600); err != nil {
+	if err := s.makeFile(path, configText(s.CoreListen, s.GateListen)); err != nil {
 		return err
 	}
 	config, err := LoadConfig(path)
@@ -287,7 +287,7 @@ func (s *setup) restoreGrid() error {
 	const begin = "-----BEGIN CERTIFICATE-----"
 	last := bytes.LastIndex(chain, []byte(begin))
 	s.warn("the key %s is not here: the cluster CA cannot be renewed on this machine", s.layout.GridCA().Key)
-	return s.makeFile(s.layout.GridCA().Cert, chain[last:], 0o600)
+	return s.makeFile(s.layout.GridCA().Cert, chain[last:])
 }
 
 func (s *setup) makeServers(ctx context.Context) error {
@@ -400,11 +400,11 @@ func (s *setup) copyFile(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("copy %s to %s: %w", from, to, err)
 	}
-	return s.makeFile(to, content, 0o600)
+	return s.makeFile(to, content)
 }
 
 func (s *setup) makeVersion(context.Context) error {
-	return s.makeFile(s.layout.VersionFile(), fmt.Appendf(nil, "%d\n", Version), 0o600)
+	return s.makeFile(s.layout.VersionFile(), fmt.Appendf(nil, "%d\n", Version))
 }
 
 // hostsWait bounds how long the name service is asked for the full name.

@@ -176,7 +176,7 @@ func TestEvilStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = reply.Body.Close() }()
-			if reply.StatusCode != 400 {
+			if reply.StatusCode != http.StatusBadRequest {
 				t.Errorf("answered %s", reply.Status)
 			}
 			for _, name := range []string{"a", "b"} {
@@ -207,7 +207,7 @@ func TestEvilSender(t *testing.T) {
 		"evil manifest": func(w http.ResponseWriter) { _, _ = w.Write(evil) },
 		"huge manifest": func(w http.ResponseWriter) { _, _ = w.Write(huge) },
 		"wrong chunk":   func(w http.ResponseWriter) { _, _ = w.Write(slicesConcat(head, frameOf(Span{0, 1}, 1, 8))) },
-		"nonsense":      func(w http.ResponseWriter) { w.WriteHeader(418) },
+		"nonsense":      func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) },
 		"endless": func(w http.ResponseWriter) {
 			_, err := w.Write(head)
 			for err == nil {

@@ -57,14 +57,14 @@ func ScanInputs(ctx context.Context, paths []string) (*Tree, error) {
 		if err != nil {
 			return nil, skyport.Errorf(skyport.CodeInputUnreadable, "finding input %s: %w", path, err)
 		}
-		real, err := filepath.EvalSymlinks(absolute)
+		resolved, err := filepath.EvalSymlinks(absolute)
 		if err != nil {
 			return nil, skyport.Errorf(skyport.CodeInputUnreadable, "finding input %s: %w", path, err)
 		}
-		if filepath.Dir(real) == real {
+		if filepath.Dir(resolved) == resolved {
 			return nil, skyport.Errorf(skyport.CodeInvalid, "input %s is the root directory and has no name of its own", path)
 		}
-		tree, err := scan(ctx, ScanOptions{Root: filepath.Dir(real), Names: []string{filepath.Base(real)}, Strict: true}, filepath.Base(absolute))
+		tree, err := scan(ctx, ScanOptions{Root: filepath.Dir(resolved), Names: []string{filepath.Base(resolved)}, Strict: true}, filepath.Base(absolute))
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +205,7 @@ func (s *scanner) parents(name string) (bool, error) {
 			return false, s.leaveOut(name, err)
 		}
 		if err != nil || !info.IsDir() {
-			return false, nil
+			return false, nil //nolint:nilerr // what is not there any more is left out
 		}
 		above = append(above, newFound(name[:i], Dir, info))
 	}

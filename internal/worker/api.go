@@ -123,7 +123,7 @@ func (w *Worker) stopRun(_ context.Context, in *RunPath) (*struct{}, error) {
 
 func (w *Worker) deleteRun(_ context.Context, in *RunPath) (*struct{}, error) {
 	// Not the request's context: what has begun to be removed goes on.
-	if err := w.remove(w.ctx, in.Run); err != nil {
+	if err := w.remove(w.ctx, in.Run); err != nil { //nolint:contextcheck // as said above
 		return nil, problem(err)
 	}
 	return nil, nil
@@ -228,7 +228,7 @@ func (w *Worker) watch(rw http.ResponseWriter, req *http.Request) {
 	defer beat.Stop()
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
-	defer context.AfterFunc(w.ctx, cancel)()
+	defer context.AfterFunc(w.ctx, cancel)() //nolint:contextcheck // whichever ends first, call or worker
 	encode := json.NewEncoder(rw)
 	_ = w.board.watch(ctx, beat.C, func(events []protocol.Event) error {
 		for _, e := range events {

@@ -60,7 +60,7 @@ type Worker struct {
 	logNotify   *notifier // of the logs: told together
 	observer    *observer
 
-	ctx  context.Context // ends with Close
+	ctx  context.Context //nolint:containedctx // ends with Close
 	stop context.CancelFunc
 	all  sync.WaitGroup
 
@@ -196,7 +196,7 @@ func (w *Worker) nextEpoch() (uint32, error) {
 	if err := errors.Join(os.WriteFile(path+".tmp", next, 0o600), os.Rename(path+".tmp", path)); err != nil {
 		return 0, err
 	}
-	return uint32(epoch), nil
+	return uint32(epoch), nil //nolint:gosec // counts starts of a worker
 }
 
 // adopt goes on with the runs of an earlier worker and removes what it had not

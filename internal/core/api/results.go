@@ -119,7 +119,7 @@ func (a *api) serveResult(w http.ResponseWriter, r *http.Request, results Result
 // chunkedFile reads a file of a source through its chunks, one at a time. It
 // is for one request and one goroutine.
 type chunkedFile struct {
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // of the request: a seeker's methods take none
 	source transfer.Source
 	entry  int
 	size   int64

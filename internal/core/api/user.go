@@ -426,7 +426,7 @@ func (l *listWriter) end() {
 // out already: half a list must not look like a whole one.
 func (l *listWriter) fail(a *api, r *http.Request, err error) {
 	if l.sent {
-		a.problem(r.Context(), err) // for the log
+		_ = a.problem(r.Context(), err) // for the log
 		panic(http.ErrAbortHandler)
 	}
 	a.writeProblem(l.w, r, err)

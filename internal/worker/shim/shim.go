@@ -193,7 +193,7 @@ func (r *run) spawn() (int, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	pid, err := r.group.Spawn(attr.Sys, func() (int, error) {
-		return syscall.ForkExec(l.Argv[0], l.Argv, attr)
+		return syscall.ForkExec(l.Argv[0], l.Argv, attr) //nolint:gosec // to run what a user says is its purpose
 	})
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", l.Argv[0], err)
