@@ -90,6 +90,9 @@ func (a *attempt) step(ctx context.Context, v view) (progress bool, err error) {
 	case v.row.Phase < skyport.PhaseRunning && (!known || status.State == protocol.RunStaging):
 		return a.start(ctx, v)
 	case !known, status.State == protocol.RunLost:
+		if v.row.Started.IsZero() {
+			v.row.Started = status.Started // while core was not there
+		}
 		return true, a.lose(ctx, v, "node "+v.partition.Nodes[0].Name+" lost the job's processes: "+orUnknown(status.Details), skyport.PhaseDone)
 	case status.State == protocol.RunRefused:
 		return true, a.refuse(ctx, v, status)
@@ -292,7 +295,7 @@ func (a *attempt) lose(ctx context.Context, v view, reason string, phase skyport
 		}
 		mine := isMine(&job, &row) && row.Phase < skyport.PhaseDone
 		if row.Phase < skyport.PhaseDone {
-			row.Outcome, row.Ended = reason, tx.Now()
+			row.Outcome, row.Started, row.Ended = reason, v.row.Started, tx.Now()
 		}
 		row.Phase = max(row.Phase, phase)
 		if err := tx.UpdateAttempt(&row); err != nil {

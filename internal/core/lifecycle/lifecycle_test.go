@@ -786,3 +786,26 @@ func TestExplain(t *testing.T) {
 	w.End(run, 0)
 	h.comesTo(id, skyport.JobFinished)
 }
+
+// A script that began and was lost before core heard of it has begun all the
+// same: only retries run it again.
+func TestLossUnseen(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(h *house) {
+		h.newborn = func(w *protocoltest.Worker) {
+			w.OnStart(func(w *protocoltest.Worker, spec protocol.RunSpec) {
+				w.Change(spec.Run, func(s *protocol.RunStatus) {
+					s.State, s.Details, s.Started = protocol.RunLost, "the node booted", time.Now()
+				})
+			})
+		}
+	})
+	id := h.submit(skyport.Request{})
+	if job := h.comesTo(id, skyport.JobFailed); job.Attempt != 1 || !strings.Contains(job.Details, "the node booted") {
+		t.Errorf("it ended with %q in attempt %d", job.Details, job.Attempt)
+	}
+	if row := h.attempts(id)[0]; row.Started.IsZero() {
+		t.Errorf("of the attempt is told: %+v", row)
+	}
+	h.nothingIsLeft()
+}
