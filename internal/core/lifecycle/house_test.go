@@ -89,7 +89,9 @@ func (h *house) start() {
 	}
 	engine = lifecycle.New(lifecycle.Options{
 		Store: db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits,
-		Staging: func(skyport.UserID) (*transfer.Depot, error) { return nil, skyport.Errorf(skyport.CodeNotFound, "none") },
+		Staging: func(skyport.UserID) (*transfer.Depot, error) {
+			return nil, skyport.Errorf(skyport.CodeNotFound, "none")
+		},
 		Live: func(e skyport.Event) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
