@@ -88,7 +88,7 @@ func (s *stage) start(ctx context.Context, command string) (*client.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("log of skyport %s: %w", command, err)
 	}
-	d := &daemon{cmd: exec.Command(s.b.skyport, command), ended: make(chan struct{})} //nolint:noctx // stop ends it
+	d := &daemon{cmd: exec.Command(s.b.skyport, command), ended: make(chan struct{})}
 	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = s.env, logFile, logFile
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us: we stop it
 	err = d.cmd.Start()

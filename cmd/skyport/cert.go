@@ -215,8 +215,14 @@ func runCertList(a *app) error {
 		return a.printJSON(list(certificates))
 	}
 	t := table{columns: []column{
-		{title: "NAME"}, {title: "ROLE"}, {title: "EXPIRES"}, {title: "DAYS", right: true}, {title: "ID", rank: 2},
-		{title: "FOR", flex: true, rank: 3}, {title: "KEY", rank: 1}, {title: "STATE", flex: true},
+		{title: "NAME"},
+		{title: "ROLE"},
+		{title: "EXPIRES"},
+		{title: "DAYS", right: true},
+		{title: "ID", rank: 2},
+		{title: "FOR", flex: true, rank: 3},
+		{title: "KEY", rank: 1},
+		{title: "STATE", flex: true},
 	}}
 	now := a.Now()
 	for _, c := range certificates {

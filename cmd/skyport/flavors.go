@@ -55,8 +55,13 @@ func runFlavors(ctx context.Context, a *app, opts flavorsOptions) error {
 	}
 	t := table{
 		columns: []column{
-			{title: "FLAVOR"}, {title: "SITE"}, {title: "CPUS", right: true}, {title: "MEMORY", right: true},
-			{title: "GPUS", right: true, rank: 1}, {title: "STORAGE", right: true, rank: 2}, {title: "ARCH", rank: 3},
+			{title: "FLAVOR"},
+			{title: "SITE"},
+			{title: "CPUS", right: true},
+			{title: "MEMORY", right: true},
+			{title: "GPUS", right: true, rank: 1},
+			{title: "STORAGE", right: true, rank: 2},
+			{title: "ARCH", rank: 3},
 			{title: "PRICE", right: true},
 		},
 		empty: "No flavors.",

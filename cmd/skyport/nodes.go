@@ -41,8 +41,13 @@ func runNodes(ctx context.Context, a *app, opts nodesOptions) error {
 	}
 	t := table{
 		columns: []column{
-			{title: "NODE"}, {title: "ROLE"}, {title: "STATE"}, {title: "SITE"}, {title: "FLAVOR", rank: 1},
-			{title: "ADDRESS"}, {title: "ACCOUNT", rank: 2},
+			{title: "NODE"},
+			{title: "ROLE"},
+			{title: "STATE"},
+			{title: "SITE"},
+			{title: "FLAVOR", rank: 1},
+			{title: "ADDRESS"},
+			{title: "ACCOUNT", rank: 2},
 		},
 		empty: "No nodes.",
 	}

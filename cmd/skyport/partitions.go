@@ -47,8 +47,15 @@ func runPartitions(ctx context.Context, a *app, opts partitionsOptions) error {
 	}
 	t := table{
 		columns: []column{
-			{title: "PARTITION"}, {title: "STATE"}, {title: "SITE"}, {title: "FLAVOR", rank: 1}, {title: "NODES", right: true},
-			{title: "PRICE", right: true}, {title: "AGE", right: true}, {title: "ACCOUNT", rank: 3}, {title: "DETAILS", flex: true, rank: 2},
+			{title: "PARTITION"},
+			{title: "STATE"},
+			{title: "SITE"},
+			{title: "FLAVOR", rank: 1},
+			{title: "NODES", right: true},
+			{title: "PRICE", right: true},
+			{title: "AGE", right: true},
+			{title: "ACCOUNT", rank: 3},
+			{title: "DETAILS", flex: true, rank: 2},
 		},
 		empty: "No partitions: nothing is at any site.",
 	}

@@ -199,8 +199,12 @@ func asksFor(r skyport.Request) string {
 
 func printAttempts(a *app, attempts []skyport.Attempt) {
 	t := table{columns: []column{
-		{title: "ATTEMPT", right: true}, {title: "PHASE"}, {title: "PARTITION", rank: 1},
-		{title: "RUN", right: true}, {title: "EXIT", right: true}, {title: "OUTCOME", flex: true},
+		{title: "ATTEMPT", right: true},
+		{title: "PHASE"},
+		{title: "PARTITION", rank: 1},
+		{title: "RUN", right: true},
+		{title: "EXIT", right: true},
+		{title: "OUTCOME", flex: true},
 	}}
 	for _, at := range attempts {
 		run, exit := "-", "-"

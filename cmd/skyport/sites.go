@@ -37,8 +37,12 @@ func runSites(ctx context.Context, a *app) error {
 	}
 	t := table{
 		columns: []column{
-			{title: "SITE"}, {title: "KIND"}, {title: "CONTAINERS", rank: 2}, {title: "DEFAULT FLAVOR", rank: 1},
-			{title: "AT MOST", flex: true}, {title: "SERVER", flex: true, rank: 3},
+			{title: "SITE"},
+			{title: "KIND"},
+			{title: "CONTAINERS", rank: 2},
+			{title: "DEFAULT FLAVOR", rank: 1},
+			{title: "AT MOST", flex: true},
+			{title: "SERVER", flex: true, rank: 3},
 		},
 		empty: "No sites. skyport doctor looks for the reason.",
 	}

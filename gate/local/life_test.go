@@ -200,7 +200,7 @@ func TestFaults(t *testing.T) {
 	t.Run("worker gives up", func(t *testing.T) {
 		t.Parallel()
 		binary := filepath.Join(t.TempDir(), "worker")
-		if err := os.WriteFile(binary, []byte("#!/bin/sh\necho hello\necho no such luck >&2\nexit 1\n"), 0o700); err != nil { //nolint:gosec // is executed
+		if err := os.WriteFile(binary, []byte("#!/bin/sh\necho hello\necho no such luck >&2\nexit 1\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		p := open(t, local.Options{Dir: t.TempDir(), WorkerBinary: binary})

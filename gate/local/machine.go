@@ -39,7 +39,7 @@ func thisMachine() (machine, error) {
 	}
 	m := machine{
 		cpus:   runtime.NumCPU(),                                         // by affinity
-		memory: skyport.Bytes(uint64(info.Totalram) * uint64(info.Unit)), //nolint:gosec // memories fit
+		memory: skyport.Bytes(info.Totalram * uint64(info.Unit)), //nolint:gosec // memories fit
 		system: systemName(),
 	}
 	m.confine("/proc/self/cgroup", "/sys/fs/cgroup")

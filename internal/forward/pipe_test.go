@@ -145,8 +145,14 @@ type channel struct{ net.Conn }
 func (c channel) CloseWrite() error { return c.Conn.(closeWriter).CloseWrite() }
 
 var networks = [][2]string{
-	{"tcp", "tcp"}, {"tcp", "unix"}, {"unix", "tcp"}, {"unix", "unix"},
-	{"tcp", "channel"}, {"unix", "channel"}, {"channel", "unix"}, {"channel", "channel"},
+	{"tcp", "tcp"},
+	{"tcp", "unix"},
+	{"unix", "tcp"},
+	{"unix", "unix"},
+	{"tcp", "channel"},
+	{"unix", "channel"},
+	{"channel", "unix"},
+	{"channel", "channel"},
 }
 
 func TestPipeHalfClose(t *testing.T) {

@@ -440,8 +440,17 @@ func TestForwarded(t *testing.T) {
 		address string
 		want    int
 	}{
-		{false, "127.0.0.1", 2}, {false, "", 2}, {true, "203.0.113.9", 2}, {true, "example.org", 2}, {true, "2001:db8::1", 2},
-		{true, "", 1}, {true, "localhost", 1}, {true, "127.0.0.1", 1}, {true, "127.3.4.5", 1}, {true, "::1", 1}, {true, "::ffff:127.0.0.1", 1},
+		{false, "127.0.0.1", 2},
+		{false, "", 2},
+		{true, "203.0.113.9", 2},
+		{true, "example.org", 2},
+		{true, "2001:db8::1", 2},
+		{true, "", 1},
+		{true, "localhost", 1},
+		{true, "127.0.0.1", 1},
+		{true, "127.3.4.5", 1},
+		{true, "::1", 1},
+		{true, "::ffff:127.0.0.1", 1},
 	} {
 		if got := Forwarded(ports, c.shared, c.address); len(got) != c.want || len(ports) != 2 {
 			t.Errorf("%+v: %v", c, got)

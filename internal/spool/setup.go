@@ -352,7 +352,7 @@ func (s *setup) makeUser(context.Context) error {
 func (s *setup) recoverUser(pair pki.Pair) error {
 	home := HomePair(s.Home)
 	if pki.CheckPair(home) != nil || pki.IssuedBy(home.Cert, s.layout.CAChain()) != nil {
-		return nil
+		return nil //nolint:nilerr // none that could be had back
 	}
 	certs, err := pki.ReadCertificates(home.Cert)
 	if err != nil || certs[0].Subject.CommonName != s.User {

@@ -407,11 +407,11 @@ func TestStop(t *testing.T) {
 		if err := n.client.Stop(t.Context(), spec.Run); err != nil {
 			t.Fatal(err)
 		}
-		s := n.ended(spec.Run)
+		n.ended(spec.Run)
 		if _, err := n.client.Start(t.Context(), spec.Run); err != nil {
 			t.Error(err)
 		}
-		if s = n.ended(spec.Run); s.State != protocol.RunEnded || !s.Stopped || !s.Started.IsZero() {
+		if s := n.ended(spec.Run); s.State != protocol.RunEnded || !s.Stopped || !s.Started.IsZero() {
 			t.Errorf("%+v", s)
 		}
 		n.wantRuns(spec.Run, 0)

@@ -195,8 +195,8 @@ func (d *daemon) once() bool {
 		d.h.t.Errorf("start %s: %v", d.name, err)
 		return false
 	}
-	defer func() { _ = log.Close() }()                              // the daemon has its own
-	cmd := exec.Command(d.h.binary, d.name, "--log-level", "debug") //nolint:noctx // our own; kill and stop end it
+	defer func() { _ = log.Close() }() // the daemon has its own
+	cmd := exec.Command(d.h.binary, d.name, "--log-level", "debug")
 	cmd.Env, cmd.Stdout, cmd.Stderr = d.h.env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	d.mu.Lock()

@@ -57,7 +57,7 @@ func (h *house) newWork() *work {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.works)
-	random := rand.New(rand.NewPCG(*seed, 1000+uint64(n))) //nolint:gosec // a number
+	random := rand.New(rand.NewPCG(*seed, 1000+uint64(n)))
 	chance := func(percent int) bool { return random.IntN(100) < percent }
 	w := &work{
 		number: n, lines: 20 + random.IntN(80), pauses: 4 + random.IntN(24), random: random.Uint64(),
@@ -188,7 +188,7 @@ type entry struct {
 func (w *work) read() (entries []entry, err error) {
 	text, err := os.ReadFile(w.ledger)
 	if err != nil && !os.IsNotExist(err) {
-		return nil, err //nolint:wrapcheck // names the file
+		return nil, err
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
@@ -223,14 +223,14 @@ func (w *work) submission() client.Submission {
 func (h *house) submit(ctx context.Context, w *work) error {
 	if _, err := os.Stat(w.path); w.input > 0 && err != nil { // the same file again is the same submission
 		if err := os.WriteFile(w.path, w.content(), 0o600); err != nil {
-			return err //nolint:wrapcheck // names the file
+			return err
 		}
 	}
 	job, err := h.user.Submit(ctx, w.submission())
 	h.mu.Lock()
 	w.id = job.ID
 	h.mu.Unlock()
-	return err //nolint:wrapcheck // says it all
+	return err
 }
 
 // killAfterAnswer kills core as soon as it has accepted a job.
