@@ -23,7 +23,11 @@ const minPrefix = 4
 // findJob returns the caller's job that a person means.
 func findJob(ctx context.Context, c *client.Client, arg string) (skyport.Job, error) {
 	if id, err := skyport.ParseJobID(arg); err == nil {
-		return c.Job(ctx, id)
+		job, err := c.Job(ctx, id)
+		if err != nil && skyport.CodeOf(err) == skyport.CodeNotFound {
+			return job, errNoJob(arg)
+		}
+		return job, err
 	}
 	if arg == "@last" || arg == "-" {
 		for job, err := range c.Jobs(ctx, client.JobFilter{Limit: 1}) {
@@ -57,11 +61,15 @@ func findJobByName(ctx context.Context, c *client.Client, name string) (skyport.
 	case 1:
 		return found[0], nil
 	case 0:
-		return skyport.Job{}, skyport.Errorf(skyport.CodeNotFound, "find job %q: no job of yours has this id or name", skyport.Abbreviate(name, 60)).
-			WithHint("skyport jobs --all lists your jobs; an id may be cut to %d characters and more", minPrefix)
+		return skyport.Job{}, errNoJob(name)
 	}
 	return skyport.Job{}, skyport.Errorf(skyport.CodeConflict, "find job %q: %d jobs have this name", skyport.Abbreviate(name, 60), len(found)).
 		WithHint("say the id: the newest is %s", found[0].ID)
+}
+
+func errNoJob(arg string) error {
+	return skyport.Errorf(skyport.CodeNotFound, "find job %q: no job of yours has this id or name", skyport.Abbreviate(arg, 60)).
+		WithHint("skyport jobs --all lists your jobs; an id may be cut to %d characters and more", minPrefix)
 }
 
 // eachJob finds the jobs of the arguments and does something with each. What

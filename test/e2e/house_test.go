@@ -442,7 +442,7 @@ func (h *house) processes() (pids []int) {
 		if err != nil {
 			continue
 		}
-		if bytes.Contains(env, []byte("="+h.spool+"/local/")) {
+		if at := []byte(h.spool + "/local/"); bytes.Contains(env, at) || strings.Contains(commandOf(pid), string(at)) {
 			pids = append(pids, pid)
 		}
 	}

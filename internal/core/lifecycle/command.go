@@ -62,6 +62,9 @@ func (e *Engine) Purge(ctx context.Context, ids []skyport.JobID) error {
 				if !to.Terminal() {
 					to = skyport.JobCanceled
 				}
+				if err := letGo(tx, &job); err != nil {
+					return err
+				}
 				if err := tx.MoveJob(&job, to, "Purged"); err != nil {
 					return err
 				}
@@ -73,6 +76,19 @@ func (e *Engine) Purge(ctx context.Context, ids []skyport.JobID) error {
 		}
 	}
 	return nil
+}
+
+// letGo ends the keeping of a partition that was kept for the job.
+func letGo(tx *store.Tx, job *skyport.Job) error {
+	if !job.Request.KeepResources || job.Partition == "" {
+		return nil
+	}
+	p, err := tx.Partition(job.Partition)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	p.KeepResources = false
+	return tx.MovePartition(&p, p.State, p.Details)
 }
 
 // forget removes what is left of a purged job here.

@@ -67,10 +67,12 @@ func (e *Engine) snapshot() schedule.Snapshot {
 	for _, list := range e.attempts {
 		for _, a := range list {
 			h := held[a.row.Partition]
-			h.Held.CPUs += a.row.CPUs
-			h.Held.Memory += a.row.Memory
-			h.Held.GPUs += a.row.GPUs
 			h.Attempts++
+			if a.row.Phase < skyport.PhaseDone {
+				h.Held.CPUs += a.row.CPUs
+				h.Held.Memory += a.row.Memory
+				h.Held.GPUs += a.row.GPUs
+			} // else nothing of it runs, it is only not forgotten: a next job need not go elsewhere
 			held[a.row.Partition] = h
 		}
 	}
