@@ -65,6 +65,9 @@ func New(ctx context.Context, opts Options) (*Catalog, error) {
 	if opts.Changed == nil {
 		opts.Changed = func() {}
 	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
 	c := &Catalog{opts: opts, blind: "the gate has not been reached yet", loaded: make(chan struct{})}
 	for _, a := range opts.Accounts {
 		if a.ID == "" {
@@ -97,7 +100,7 @@ func (c *Catalog) Run(ctx context.Context) {
 			}
 			next = wait
 			wait = min(2*wait, latest)
-			c.opts.Logger.Debug("the gate does not tell what there is", "error", err)
+			c.opts.Logger.Debug("the gate does not tell all that there is", "error", err)
 		} else {
 			wait = soonest
 		}
@@ -113,7 +116,7 @@ func (c *Catalog) Run(ctx context.Context) {
 func (c *Catalog) Loaded() <-chan struct{} { return c.loaded }
 
 // refresh asks the gate for everything. A site that does not tell keeps what
-// was known of it.
+// was known of it, and is an error: it is asked again soon.
 func (c *Catalog) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -125,16 +128,17 @@ func (c *Catalog) refresh(ctx context.Context) error {
 	}
 	fresh.Sites = sites
 	old := c.listing()
+	var silent []error
 	for _, site := range sites {
 		flavors, err := c.opts.Gate.Flavors(ctx, site.Name)
 		images, imagesErr := c.opts.Gate.Images(ctx, site.Name)
 		if err := errors.Join(err, imagesErr); err != nil {
-			c.opts.Logger.Warn("a site does not tell what it has", "site", site.Name, "error", err)
+			silent = append(silent, fmt.Errorf("list what site %s has: %w", site.Name, err))
 			flavors, images = old.of(site.Name)
 		}
 		fresh.Flavors, fresh.Images = append(fresh.Flavors, flavors...), append(fresh.Images, images...)
 	}
-	return c.take(ctx, fresh)
+	return errors.Join(c.take(ctx, fresh), errors.Join(silent...))
 }
 
 // take makes a listing the known one, and remembers it.
