@@ -38,7 +38,7 @@ func thisMachine() (machine, error) {
 		return machine{}, fmt.Errorf("memory of this machine: %w", err)
 	}
 	m := machine{
-		cpus:   runtime.NumCPU(),                                         // by affinity
+		cpus:   runtime.NumCPU(),                                 // by affinity
 		memory: skyport.Bytes(info.Totalram * uint64(info.Unit)), //nolint:gosec // memories fit
 		system: systemName(),
 	}
