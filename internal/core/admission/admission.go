@@ -86,6 +86,10 @@ func mayspend(caller skyport.User, a *skyport.Account) bool {
 
 // checkNames refuses sites, flavors and images that nobody offers.
 func checkNames(r *skyport.Request, catalog Catalog) error {
+	if r.Storage != "" {
+		return skyport.Errorf(skyport.CodeUnsupported, "no site has a storage named %q", r.Storage).
+			WithHint("leave out storage: sites of this version have none to mount")
+	}
 	sites := catalog.Sites()
 	if len(sites) == 0 {
 		return nil
@@ -107,10 +111,6 @@ func checkNames(r *skyport.Request, catalog Catalog) error {
 		if err := known(skyport.CodeUnknownImage, "cloud image", r.CloudImage, list); err != nil {
 			return err
 		}
-	}
-	if r.Storage != "" {
-		return skyport.Errorf(skyport.CodeUnsupported, "no site has a storage named %q", r.Storage).
-			WithHint("leave out storage: sites of this version have none to mount")
 	}
 	return nil
 }
@@ -142,18 +142,16 @@ func known(code skyport.Code, what, name string, list []string) error {
 // checkInputs matches the input-files of the script with what was staged, or
 // with files of this machine where the caller may name them.
 func checkInputs(r *skyport.Request, s Submission) error {
-	if len(r.InputFiles) == 0 {
-		if len(s.Inputs) > 0 {
-			return skyport.Errorf(skyport.CodeInvalid, "input %s was staged, but the job asks for no input-files", s.Inputs[0].Name)
+	for _, in := range s.Inputs {
+		if !slices.ContainsFunc(r.InputFiles, func(path string) bool { return baseOf(path) == in.Name }) {
+			return skyport.Errorf(skyport.CodeInvalid, "input %s was staged, but the job does not ask for it in input-files", skyport.Abbreviate(in.Name, 80))
 		}
-		return nil
 	}
 	if len(s.Inputs) == 0 && s.ReadPaths {
 		return checkPaths(r.InputFiles)
 	}
 	for _, path := range r.InputFiles {
-		base := filepath.Base(filepath.Clean(path))
-		at := slices.IndexFunc(s.Inputs, func(in skyport.StagedInput) bool { return in.Name == base })
+		at := slices.IndexFunc(s.Inputs, func(in skyport.StagedInput) bool { return in.Name == baseOf(path) })
 		if at < 0 {
 			return skyport.Errorf(skyport.CodeInputNotStaged, "the input %s was not staged, and core must not read it for this user", path).
 				WithHint("submit with a terminal that stages inputs, such as skyport submit")
@@ -165,6 +163,9 @@ func checkInputs(r *skyport.Request, s Submission) error {
 	}
 	return nil
 }
+
+// baseOf is the name under which an input lands in the work directory.
+func baseOf(path string) string { return filepath.Base(filepath.Clean(path)) }
 
 // checkPaths makes sure, as early as it can be known, that the inputs can be read.
 func checkPaths(paths []string) error {
