@@ -200,8 +200,8 @@ func (e *Engine) Committed(c store.Commit) {
 		if p := e.partitions[a.Partition]; p != nil {
 			wake(p.wake)
 		}
+		decide = decide || a.Phase >= skyport.PhaseDone // its room is free
 		if a.Phase == skyport.PhaseReleased {
-			decide = true
 			e.dropAttempt(a)
 			e.settle(a.Job)
 		}
