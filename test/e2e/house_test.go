@@ -3,12 +3,15 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -585,4 +588,61 @@ func (b *buffer) String() string {
 func tail(text string, lines int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// https is a client with the certificate in the directory, for what terminals
+// do that do not use ours.
+func (h *house) https(pair string) *http.Client {
+	h.t.Helper()
+	cert, err := tls.LoadX509KeyPair(filepath.Join(pair, "cert.pem"), filepath.Join(pair, "key.pem"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ca, err := os.ReadFile(spool.Layout{Dir: h.spool}.CAChain())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}},
+	}}
+}
+
+// url is an address of the core that runs now.
+func (h *house) url(path string) string {
+	h.t.Helper()
+	now, err := spool.Layout{Dir: h.spool}.Announced("core")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return now.URL + path
+}
+
+// post submits a script as it is, to the routes of existing terminals.
+func (h *house) post(script string) (status int, body string) {
+	h.t.Helper()
+	return h.postAs(filepath.Join(h.home, ".swm"), script)
+}
+
+func (h *house) postAs(pair, script string) (status int, body string) {
+	h.t.Helper()
+	return h.call(pair, http.MethodPost, "/user/job", strings.NewReader(script))
+}
+
+func (h *house) call(pair, method, path string, body io.Reader) (status int, answer string) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), method, h.url(path), body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := h.https(pair).Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		h.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -402,6 +403,9 @@ func (a *attempt) warn(ctx context.Context, text string) {
 	}
 	a.warned[text] = true
 	err := a.update(ctx, func(tx *store.Tx, _ *skyport.Attempt, job *skyport.Job) error {
+		if slices.Contains(job.Warnings, text) {
+			return nil // core of before has said it
+		}
 		job.Warnings = append(job.Warnings, text)
 		return tx.NoteJob(job, skyport.EventWarning, text, nil)
 	})

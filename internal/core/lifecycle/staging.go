@@ -57,6 +57,9 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	if err != nil {
 		return true, a.fail(ctx, "the inputs cannot be read: "+err.Error())
 	}
+	for _, text := range source.Manifest().Warnings {
+		a.warn(ctx, "input "+text)
+	}
 	moved, err := transfer.Push(ctx, worker.HTTP(), worker.InputsURL(spec.Run), source, transfer.Options{
 		Name: "inputs", Attempts: 5, Progress: a.progress(&v),
 	})
