@@ -180,7 +180,7 @@ func (e *Engine) Committed(c store.Commit) {
 		switch known := e.partitions[p.ID]; {
 		case known != nil:
 			known.changed(*p)
-			e.wakeAttemptsOf(p.ID)
+			e.wakeAttemptsOf(p.ID, gone(p.State))
 			if p.State == skyport.PartitionDeleted {
 				delete(e.partitions, p.ID)
 			}
@@ -297,10 +297,15 @@ func (e *Engine) attemptsOn(id skyport.PartitionID) (rows []skyport.Attempt) {
 	return rows
 }
 
-func (e *Engine) wakeAttemptsOf(id skyport.PartitionID) {
+// wakeAttemptsOf makes the attempts on a partition look again, and ends what they
+// are at when its nodes are gone.
+func (e *Engine) wakeAttemptsOf(id skyport.PartitionID, gone bool) {
 	for _, list := range e.attempts {
 		for _, a := range list {
 			if a.row.Partition == id {
+				if gone && a.leave != nil {
+					a.leave(errMoved)
+				}
 				wake(a.wake)
 			}
 		}

@@ -76,7 +76,7 @@ func (p *partition) step(ctx context.Context, row *skyport.Partition) error {
 	case skyport.PartitionDraining:
 		return p.drain(ctx)
 	case skyport.PartitionFailed:
-		return p.move(ctx, row.State, skyport.PartitionDeleting, "Removing after: "+row.Details, nil)
+		return p.abandon(ctx, row)
 	case skyport.PartitionDeleting:
 		return p.remove(ctx, row)
 	}
@@ -104,6 +104,9 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 	}
 	version := ""
 	for {
+		if ctx.Err() != nil {
+			return p.failPastDeadline(ctx, ctx.Err())
+		}
 		status, next, err := p.e.Gate.Wait(ctx, row.Site, row.ID, version)
 		switch {
 		case errors.Is(err, gate.ErrNotFound):
@@ -259,6 +262,18 @@ func (p *partition) drain(ctx context.Context) error {
 	}
 }
 
+// abandon waits until the attempts have taken note of why the partition failed,
+// which needs no node, then has it deleted.
+func (p *partition) abandon(ctx context.Context, row *skyport.Partition) error {
+	start := time.Now()
+	for len(p.attempts()) > 0 && time.Since(start) < p.e.Limits.Drain {
+		if !pause(ctx, p.wake, p.e.Limits.Drain) {
+			return nil
+		}
+	}
+	return p.move(ctx, row.State, skyport.PartitionDeleting, "Removing after: "+row.Details, nil)
+}
+
 // remove asks the gate to delete the partition until it says that nothing is left.
 func (p *partition) remove(ctx context.Context, row *skyport.Partition) error {
 	p.close()
@@ -315,8 +330,7 @@ func (p *partition) refuse(row *skyport.Partition, err error) {
 
 // fail ends the partition for a reason; its deletion follows.
 func (p *partition) fail(ctx context.Context, reason string) error {
-	// The context of the step may be what ended: the failure must be written.
-	return p.update(context.WithoutCancel(ctx), "", func(tx *store.Tx, row *skyport.Partition) error {
+	return p.update(ctx, "", func(tx *store.Tx, row *skyport.Partition) error {
 		if !row.State.CanMove(skyport.PartitionFailed) {
 			return nil
 		}
@@ -360,9 +374,10 @@ func (p *partition) note(ctx context.Context, state skyport.PartitionState, deta
 }
 
 // update changes the row in a transaction; nothing happens when its state is
-// no longer the expected one ("" is any).
+// no longer the expected one ("" is any). The end of a step's context does not
+// keep it from being written: what has happened has happened.
 func (p *partition) update(ctx context.Context, expected skyport.PartitionState, change func(*store.Tx, *skyport.Partition) error) error {
-	return p.e.Store.Update(ctx, func(tx *store.Tx) error {
+	return p.e.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		row, err := tx.Partition(p.id)
 		if err != nil {
 			return err
@@ -428,7 +443,7 @@ func (p *partition) open(row *skyport.Partition) (*link.Link, error) {
 	}
 	p.e.mu.Lock()
 	p.link = l
-	p.e.wakeAttemptsOf(row.ID)
+	p.e.wakeAttemptsOf(row.ID, false)
 	p.e.mu.Unlock()
 	return l, nil
 }
@@ -439,7 +454,7 @@ func (p *partition) runChanged(run string) {
 	defer p.e.mu.Unlock()
 	if run == "" {
 		wake(p.wake)
-		p.e.wakeAttemptsOf(p.id)
+		p.e.wakeAttemptsOf(p.id, false)
 		return
 	}
 	list := p.e.attempts[jobOf(run)]
