@@ -79,7 +79,7 @@ func (t steps) readyPartition(partition []skyport.Event) {
 			continue
 		}
 		for _, e := range partition {
-			if e.State == string(skyport.PartitionReady) && e.Time.Before(t[i].Start) {
+			if skyport.PartitionState(e.State).Connected() && e.Time.Before(t[i].Start) {
 				t[i].Note = "onto a partition that was ready"
 			}
 		}

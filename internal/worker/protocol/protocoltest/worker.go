@@ -30,6 +30,7 @@ type Worker struct {
 
 	mu       sync.Mutex
 	server   *http.Server
+	ended    chan struct{} // closed when server has ended
 	runs     map[string]*run
 	version  uint64
 	changed  chan struct{}
@@ -44,6 +45,7 @@ type run struct {
 	spec   protocol.RunSpec
 	status protocol.RunStatus
 	logs   map[string][]byte
+	inputs *transfer.Receiver
 }
 
 // New makes a worker that answers on a socket of its own until the test ends.
@@ -81,18 +83,23 @@ func (w *Worker) Up() {
 		return
 	}
 	server := &http.Server{Handler: w.routes(), ReadHeaderTimeout: time.Minute}
-	w.server = server
-	go func() { _ = server.Serve(listener) }() // Down ends it
+	ended := make(chan struct{})
+	w.server, w.ended = server, ended
+	go func() {
+		defer close(ended)
+		_ = server.Serve(listener) // Down ends it
+	}()
 }
 
 // Down breaks all connections and answers nobody any more. Its runs go on.
 func (w *Worker) Down() {
 	w.mu.Lock()
-	server := w.server
+	server, ended := w.server, w.ended
 	w.server = nil
 	w.mu.Unlock()
 	if server != nil {
 		_ = server.Close() // the listener is gone either way
+		<-ended            // and its socket
 	}
 }
 
@@ -256,6 +263,7 @@ func (w *Worker) routes() http.Handler {
 	mux.HandleFunc("DELETE /v1/runs/{run}", func(rw http.ResponseWriter, req *http.Request) {
 		w.mu.Lock()
 		if name := req.PathValue("run"); w.runs[name] != nil {
+			_ = w.runs[name].inputs.Close() // what it has open is forgotten
 			delete(w.runs, name)
 			w.wake()
 		}
@@ -264,7 +272,16 @@ func (w *Worker) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/runs/{run}/logs/{stream}", w.log)
 	mux.Handle("/v1/runs/{run}/inputs/", transfer.NewReceiveHandler(func(req *http.Request) (transfer.Place, error) {
-		return transfer.NewReceiver(w.Work(req.PathValue("run")), transfer.ReceiverOptions{}), w.wait(req)
+		if err := w.wait(req); err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r := w.runs[req.PathValue("run")]
+		if r == nil {
+			return nil, skyport.Errorf(skyport.CodeNotFound, "no run %s", req.PathValue("run"))
+		}
+		return r.inputs, nil
 	}, transfer.Limits{}))
 	mux.Handle("/v1/runs/{run}/outputs/", transfer.NewSendHandler(func(req *http.Request) (transfer.Source, error) {
 		if err := w.wait(req); err != nil {
@@ -310,6 +327,7 @@ func (w *Worker) prepare(rw http.ResponseWriter, req *http.Request) {
 			protocol.WriteProblem(rw, err)
 			return
 		}
+		r.inputs = transfer.NewReceiver(w.Work(spec.Run), transfer.ReceiverOptions{})
 		w.runs[spec.Run] = r
 		w.told(r)
 	}
