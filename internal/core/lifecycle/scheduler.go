@@ -11,6 +11,12 @@ import (
 	"github.com/openworkload/skyport/internal/core/store"
 )
 
+// restAfter is how much longer than a look that decided nothing the scheduler
+// rests after it: each submission to a long queue asks for a look through all
+// of it, which must not take the time from the submissions. The usual look
+// takes microseconds, and so does the rest.
+const restAfter = 7
+
 // schedule decides whenever something has changed.
 func (e *Engine) schedule(ctx context.Context) {
 	var tries backoff
@@ -26,6 +32,7 @@ func (e *Engine) schedule(ctx context.Context) {
 		case <-e.decide:
 		case <-timer:
 		}
+		began := time.Now()
 		decision := schedule.Decide(e.snapshot())
 		e.tell(decision.Reasons)
 		next = -1
@@ -33,6 +40,10 @@ func (e *Engine) schedule(ctx context.Context) {
 			next = max(0, time.Until(decision.WakeAt))
 		}
 		if len(decision.Place)+len(decision.Create)+len(decision.Drain) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(restAfter * time.Since(began)):
+			}
 			continue
 		}
 		if err := e.Store.Update(ctx, func(tx *store.Tx) error { return e.apply(tx, &decision) }); err != nil {
