@@ -40,18 +40,16 @@ var _ api.Backend = (*backend)(nil)
 
 // Submit accepts all submissions or none.
 func (b *backend) Submit(ctx context.Context, caller api.User, key string, subs []api.Submission) ([]skyport.Job, error) {
-	// A submission that was accepted stays accepted, whatever has changed since:
-	// look before checking.
 	hash := fingerprint(subs)
-	if key != "" {
-		if jobs, err := b.before(ctx, caller.ID, key, hash); jobs != nil || err != nil {
-			return jobs, err
-		}
-	}
 	jobs := make([]skyport.Job, len(subs))
 	for i, sub := range subs {
 		request, err := admission.Check(caller, b.admit(caller, sub), b.catalog)
 		if err != nil {
+			// A submission that was accepted stays accepted, whatever has changed
+			// since. Most are new, so this is looked up only now.
+			if earlier, lookup := b.before(ctx, caller.ID, key, hash); earlier != nil || lookup != nil {
+				return earlier, lookup
+			}
 			if len(subs) > 1 {
 				err = fmt.Errorf("submission %d of %d: %w", i+1, len(subs), err)
 			}
@@ -90,8 +88,12 @@ func (b *backend) Submit(ctx context.Context, caller api.User, key string, subs 
 	return jobs, nil
 }
 
-// before returns the jobs that the same submission made earlier, nil if none.
+// before returns the jobs that the same submission made earlier, nil if none or
+// without a key.
 func (b *backend) before(ctx context.Context, owner skyport.UserID, key, hash string) ([]skyport.Job, error) {
+	if key == "" {
+		return nil, nil
+	}
 	ids, err := b.store.Submission(ctx, owner, key, hash)
 	if err != nil || ids == nil {
 		return nil, err
