@@ -196,8 +196,28 @@ func (s *Store) InputManifests(ctx context.Context, owner skyport.UserID) (map[s
 	return keep, nil
 }
 
+// mostPrepared bounds how many statements are kept prepared; the lists alone
+// can be asked for in thousands of ways.
+const mostPrepared = 64
+
+// query runs a reading statement; those that came first stay prepared.
 func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return s.read.QueryContext(ctx, query, args...) //nolint:wrapcheck,sqlclosecheck // many wraps and closes
+	s.mu.Lock()
+	stmt, ok := s.prepared[query]
+	if !ok && len(s.prepared) < mostPrepared {
+		// It is prepared on a connection at its first use there.
+		var err error
+		if stmt, err = s.read.PrepareContext(ctx, query); err != nil {
+			s.mu.Unlock()
+			return nil, err //nolint:wrapcheck // many wraps
+		}
+		s.prepared[query] = stmt
+	}
+	s.mu.Unlock()
+	if stmt == nil {
+		return s.read.QueryContext(ctx, query, args...) //nolint:wrapcheck,sqlclosecheck // many wraps and closes
+	}
+	return stmt.QueryContext(ctx, args...) //nolint:wrapcheck,sqlclosecheck // many wraps and closes
 }
 
 type txQuerier struct{ tx *sql.Tx }

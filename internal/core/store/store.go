@@ -49,6 +49,9 @@ type Store struct {
 	log      *slog.Logger
 	done     sync.WaitGroup
 	shutdown context.CancelFunc
+
+	mu       sync.Mutex
+	prepared map[string]*sql.Stmt // on read; closed with it
 }
 
 //go:embed migrations/*.sql
@@ -83,7 +86,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", opts.Path, err), conn.Close(), read.Close(), write.Close())
 	}
 	run, shutdown := context.WithCancel(context.Background())
-	s := &Store{read: read, write: write, writer: w, log: opts.Logger, shutdown: shutdown}
+	s := &Store{read: read, write: write, writer: w, log: opts.Logger, shutdown: shutdown, prepared: map[string]*sql.Stmt{}}
 	s.done.Go(func() { w.run(run) })
 	return s, nil
 }
