@@ -171,7 +171,8 @@ func (a *Archive) OutputsDir(job skyport.JobID, attempt int) (string, error) {
 // SaveManifest keeps the manifest of the outputs that arrived.
 func (a *Archive) SaveManifest(job skyport.JobID, attempt int, m *transfer.Manifest) error {
 	path := filepath.Join(a.attemptDir(job, attempt), "outputs.manifest")
-	f, err := os.CreateTemp(filepath.Dir(path), ".manifest-*")
+	// One name: what a kill leaves half written is written over the next time.
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError("outputs of job "+string(job), err)
 	}
