@@ -27,7 +27,8 @@ type node struct {
 }
 
 // processes finds what belongs to the nodes and jobs of this spool, with the
-// directory of the node where it is known.
+// directory of the node where it is known: workers and shims are called with
+// it, and what scripts start has the ledger in its environment.
 func (h *house) processes() map[int]string {
 	found := map[int]string{}
 	table, err := proc.Snapshot()
@@ -35,7 +36,7 @@ func (h *house) processes() map[int]string {
 		h.t.Error(err)
 		return nil
 	}
-	mark, ledger := []byte("\x00SKYPORT_NODE_DIR="+h.layout.Local()+"/"), []byte("\x00LEDGER="+h.path("ledger")+"/")
+	ledger := []byte("\x00LEDGER=" + h.path("ledger") + "/")
 	for _, pid := range table.Processes() {
 		if row, ok := table.Process(pid); !ok || row.Zombie {
 			continue
@@ -44,27 +45,33 @@ func (h *house) processes() map[int]string {
 		if err != nil {
 			continue // ended, or somebody else's
 		}
-		env = append([]byte{0}, env...)
-		if i := bytes.Index(env, mark); i >= 0 {
-			value, _, _ := bytes.Cut(env[i+1:], []byte{0})
-			_, dir, _ := strings.Cut(string(value), "=")
-			found[pid] = dir
-		} else if bytes.Contains(env, ledger) {
+		for _, arg := range arguments(pid) {
+			if strings.HasPrefix(arg, h.layout.Local()+"/") {
+				found[pid], _, _ = strings.Cut(arg, "/runs/")
+				break
+			}
+		}
+		if _, ok := found[pid]; !ok && bytes.Contains(append([]byte{0}, env...), ledger) {
 			found[pid] = ""
 		}
 	}
 	return found
 }
 
+func arguments(pid int) []string {
+	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil {
+		return nil // ended
+	}
+	return strings.Split(string(line), "\x00")
+}
+
 // nodes lists the nodes whose workers may be killed once more.
 func (h *house) nodes() []node {
 	byDir := map[string]*node{}
 	for pid, dir := range h.processes() {
-		if dir == "" {
-			continue
-		}
-		line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-		if err != nil {
+		args := arguments(pid)
+		if dir == "" || len(args) < 2 {
 			continue
 		}
 		n := byDir[dir]
@@ -72,10 +79,10 @@ func (h *house) nodes() []node {
 			n = &node{dir: dir}
 			byDir[dir] = n
 		}
-		switch args := strings.Split(string(line), "\x00"); {
-		case len(args) > 1 && args[1] == "serve":
+		switch args[1] {
+		case "serve":
 			n.worker = pid
-		default:
+		case "shim":
 			n.shims = append(n.shims, pid)
 		}
 	}
