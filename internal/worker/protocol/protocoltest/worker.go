@@ -204,6 +204,16 @@ func (w *Worker) Spec(name string) (protocol.RunSpec, bool) {
 	return protocol.RunSpec{}, false
 }
 
+// Status is how far the run is.
+func (w *Worker) Status(name string) (protocol.RunStatus, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.runs[name]; r != nil {
+		return r.status, true
+	}
+	return protocol.RunStatus{}, false
+}
+
 // Work is the work directory of a run.
 func (w *Worker) Work(name string) string { return filepath.Join(w.dir, name) }
 
