@@ -65,7 +65,7 @@ func Dial(endpoint string) (func(ctx context.Context) (net.Conn, error), error) 
 	case u.Scheme == "unix" && u.Path != "":
 		return func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", u.Path) //nolint:wrapcheck // the client says on what
+			return d.DialContext(ctx, "unix", u.Path)
 		}, nil
 	default:
 		return nil, fmt.Errorf("endpoint %q: this version reaches unix:///path only", endpoint)

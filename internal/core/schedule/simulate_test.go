@@ -336,8 +336,9 @@ func TestALongQueueIsDecidedAtOnce(t *testing.T) {
 	s := crowd(20_000, 0)
 	start := time.Now()
 	d := schedule.Decide(s)
-	// It takes a hundredth of that; the bound is for what grows by the square.
-	if took := time.Since(start); took > 5*time.Second {
+	// A twentieth of a second is usual, some seconds are with the race detector on a busy machine;
+	// the bound is for what grows by the square.
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("a queue of %d jobs took %s", len(s.Jobs), took)
 	}
 	if len(d.Place) == 0 || len(d.Create) == 0 {
