@@ -20,7 +20,7 @@ var (
 )
 
 // pace is the longest pause between two kills.
-const pace = 1500 * time.Millisecond
+const pace = 1200 * time.Millisecond
 
 // TestCrash is the crash matrix.
 func TestCrash(t *testing.T) {

@@ -137,7 +137,9 @@ func (h *house) killNode(n node) {
 				if err != nil {
 					h.t.Error(err)
 				}
-				h.lost[skyport.JobID(job)] = append(h.lost[skyport.JobID(job)], attempt)
+				if id := skyport.JobID(job); !slices.Contains(h.lost[id], attempt) { // or it was lost before
+					h.lost[id] = append(h.lost[id], attempt)
+				}
 			}
 		}
 	}
