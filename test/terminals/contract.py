@@ -104,8 +104,9 @@ def job_shape(job, whole):
     shape(job, JOB, "job")
     if whole:
         check(text(job.get("script_content")), "a job that is asked for has no script_content")
-    if job["state"] == "R":  # earlier the site may not have told addresses
-        check(job["node_ips"] and len(job["node_names"]) == len(job["node_ips"]), "names and addresses of nodes:", job)
+    # Where a job has no ports, or the site has not told addresses yet, there are none.
+    check(len(job["node_ips"]) <= len(job["node_names"]), "more addresses than nodes:", job)
+    check(job["main_ip"] == (job["node_ips"] or [""])[0], "main_ip:", job)
 
 
 # --- the terminal's day -------------------------------------------------------

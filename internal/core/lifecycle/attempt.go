@@ -443,7 +443,10 @@ func (a *attempt) whileMine(ctx context.Context, row *skyport.Attempt) (context.
 
 // jobChanged looks whether the job has moved on. The engine's lock is held.
 func (a *attempt) jobChanged(job *skyport.Job) {
-	if a.leave != nil && !isMine(job, &a.row) {
+	if isMine(job, &a.row) {
+		return // only what the attempt has written itself
+	}
+	if a.leave != nil {
 		a.leave(errMoved)
 	}
 	wake(a.wake)

@@ -192,8 +192,11 @@ func (e *Engine) Committed(c store.Commit) {
 		a := &c.Attempts[i]
 		switch known := e.attempt(a); {
 		case known != nil:
+			// Of what it has written itself it knows: a wake would cut its pauses short.
+			if known.row.Phase != a.Phase {
+				wake(known.wake)
+			}
 			known.row = *a
-			wake(known.wake)
 		case a.Phase < skyport.PhaseReleased:
 			e.addAttempt(*a)
 		}
