@@ -31,7 +31,8 @@ func (offer) Flavors() []skyport.Flavor {
 
 func (offer) Images() []skyport.Image {
 	return []skyport.Image{
-		{Name: "ubuntu", Site: "near", Kind: skyport.ImageCloud}, {Name: "suse", Site: "far", Kind: skyport.ImageCloud},
+		{Name: "ubuntu", Site: "near", Kind: skyport.ImageCloud},
+		{Name: "suse", Site: "far", Kind: skyport.ImageCloud},
 		{Name: "python", Site: "far", Kind: skyport.ImageContainer},
 	}
 }
