@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,7 @@ func (b *bench) submissions(ctx context.Context, clients int) (err error) {
 	var failed []error
 	running, stop := context.WithCancel(ctx)
 	defer stop()
+	cores, ours := s.processorTime(), ownProcessorTime()
 	begin := time.Now()
 	for range clients {
 		c, err := s.client()
@@ -77,6 +79,7 @@ func (b *bench) submissions(ctx context.Context, clients int) (err error) {
 	}
 	work.Wait()
 	elapsed := time.Since(begin)
+	cores, ours = s.processorTime()-cores, ownProcessorTime()-ours
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("submit: %w", err)
 	}
@@ -98,6 +101,9 @@ func (b *bench) submissions(ctx context.Context, clients int) (err error) {
 	b.report.add(fmt.Sprintf("durable submissions, clients: %d", clients), float64(n)/elapsed.Seconds(), "/s", goal,
 		fmt.Sprintf("%d jobs in %s, each a call; median answer %s, p99 %s; clients and core share the cores", n, round(elapsed),
 			round(took.median()), round(took.quantile(0.99))))
+	b.report.add(fmt.Sprintf("processor time of a submission, clients: %d", clients), microseconds(cores+ours)/float64(n), "µs", aim{},
+		fmt.Sprintf("core %s µs, client %s µs: %s/s if %d cores did nothing else", number(microseconds(cores)/float64(n)),
+			number(microseconds(ours)/float64(n)), number(float64(runtime.NumCPU()*n)/(cores+ours).Seconds()), runtime.NumCPU()))
 	return nil
 }
 
@@ -190,6 +196,7 @@ func measureThroughput(ctx context.Context, b *bench) (err error) {
 	for i := range subs {
 		subs[i].Script = []byte("#!/bin/sh\n#SWM flavor local.1\ntrue\n")
 	}
+	used := s.processorTime()
 	begin := time.Now()
 	if _, err := c.SubmitBatch(ctx, "", subs); err != nil {
 		return fmt.Errorf("submit %d jobs: %w", len(subs), err)
@@ -217,8 +224,12 @@ func measureThroughput(ctx context.Context, b *bench) (err error) {
 		return fmt.Errorf("%d of %d jobs ended: %w", ended, len(subs), context.Cause(ctx))
 	}
 	elapsed := time.Since(begin)
+	used = s.processorTime() - used
 	b.report.add(fmt.Sprintf("%d trivial jobs to the end, 2 slots", len(subs)), float64(ended)/elapsed.Seconds(), "/s", atLeast(100),
 		fmt.Sprintf("%s in all, two cold nodes and the submission as one batch (%s) included", round(elapsed), round(submitted)))
+	b.report.add("processor time of a trivial job", milliseconds(used)/float64(ended), "ms", aim{},
+		fmt.Sprintf("core, gate, workers, shims and scripts together: %s/s if %d cores did nothing else",
+			number(float64(runtime.NumCPU()*ended)/used.Seconds()), runtime.NumCPU()))
 	return nil
 }
 

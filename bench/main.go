@@ -94,7 +94,7 @@ type sizes struct {
 var (
 	full = sizes{
 		submitFor: 5 * time.Second, warm: 200, cold: 30, jobs: 1000, stored: 100_000, reads: 31, starts: 7,
-		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 100,
+		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50,
 	}
 	small = sizes{
 		submitFor: 200 * time.Millisecond, warm: 3, cold: 2, jobs: 10, stored: 1000, reads: 3, starts: 1,

@@ -7,12 +7,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -231,30 +231,61 @@ func (s *stage) close() error {
 // closing closes the stage at the end of a measurement.
 func (s *stage) closing(err *error) { *err = errors.Join(*err, s.close()) }
 
-// endNodes kills what the stage's nodes run: they outlive their daemons, and
-// give themselves away by the stage's directory, whose name is like no other,
-// in their arguments or their environment. What they start meanwhile is found
-// by looking until a look finds nothing.
+// endNodes kills what the stage's nodes run, which outlives its daemons. What
+// they start meanwhile is found by looking until a look finds nothing.
 func (s *stage) endNodes() {
-	mark := []byte(s.dir + "/")
 	for range 100 {
-		found := false
-		entries, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
-		for _, entry := range entries {
-			pid, err := strconv.Atoi(filepath.Base(entry))
-			if err != nil || pid == os.Getpid() {
-				continue
-			}
-			arguments, err := os.ReadFile(filepath.Join(entry, "cmdline"))
-			environment, _ := os.ReadFile(filepath.Join(entry, "environ"))
-			if errors.Is(err, fs.ErrNotExist) || !bytes.Contains(append(arguments, environment...), mark) {
-				continue
-			}
-			found = true
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
-		}
-		if !found {
+		found := s.processes()
+		if len(found) == 0 {
 			return
 		}
+		for _, pid := range found {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
 	}
+}
+
+// processes finds the stage's daemons, nodes and jobs: they have the stage's
+// directory, whose name is like no other, in their arguments or environment.
+func (s *stage) processes() (found []int) {
+	mark := []byte(s.dir + "/")
+	entries, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(filepath.Base(entry))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		arguments, err := os.ReadFile(filepath.Join(entry, "cmdline")) //nolint:gosec // of a process
+		environment, _ := os.ReadFile(filepath.Join(entry, "environ")) //nolint:gosec // not readable when it is somebody else's
+		if err == nil && bytes.Contains(append(arguments, environment...), mark) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// processorTime is what the stage's processes have used so far, with those
+// that they waited for. Unlike a rate it hardly depends on what else runs.
+func (s *stage) processorTime() (sum time.Duration) {
+	const tick = 10 * time.Millisecond // of all Linux that there is
+	for _, pid := range s.processes() {
+		text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat")) // it may have ended
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if fields := strings.Fields(rest); len(fields) > 14 {
+			for _, field := range fields[11:15] { // user, system, and both of children
+				n, _ := strconv.Atoi(field) // the kernel's
+				sum += time.Duration(n) * tick
+			}
+		}
+	}
+	return sum
+}
+
+// ownProcessorTime is what this program has used so far.
+func ownProcessorTime() time.Duration {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
