@@ -282,8 +282,18 @@ func (h *house) cleanUp() {
 			d.stop(syscall.SIGKILL)
 		}
 	}
-	for pid := range h.processes() {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+	gone := until(context.Background(), 5*time.Second, func() bool {
+		left := h.processes()
+		for pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		}
+		return len(left) == 0
+	})
+	if !gone {
+		h.t.Errorf("these processes do not end: %s", strings.Join(h.processNames(), "; "))
+	}
+	for _, dir := range h.controlGroups() {
+		_ = os.Remove(dir) // of a run that was killed above
 	}
 	if h.t.Failed() {
 		h.t.Logf("everything is still in %s", h.dir)
