@@ -21,6 +21,7 @@ import (
 	"github.com/openworkload/skyport/internal/core/archive"
 	"github.com/openworkload/skyport/internal/core/lifecycle"
 	"github.com/openworkload/skyport/internal/core/store"
+	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/transfer"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/protocol/protocoltest"
@@ -36,6 +37,7 @@ type house struct {
 	site     *gatetest.Provider
 	archive  *archive.Archive
 	limits   lifecycle.Limits
+	ports    forward.Addresses
 	newborn  func(*protocoltest.Worker) // done to each worker before it is dialled
 	noAnswer bool                       // workers are down at first
 
@@ -88,7 +90,7 @@ func (h *house) start() {
 		h.Fatal(err)
 	}
 	engine = lifecycle.New(lifecycle.Options{
-		Store: db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits,
+		Store: db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
 		Staging: func(skyport.UserID) (*transfer.Depot, error) {
 			return nil, skyport.Errorf(skyport.CodeNotFound, "none")
 		},

@@ -14,6 +14,7 @@ import (
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/gatetest"
 	"github.com/openworkload/skyport/internal/core/store"
+	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/protocol/protocoltest"
 )
@@ -39,6 +40,10 @@ func TestAJobWithoutFiles(t *testing.T) {
 		t.Errorf("its log is %q", got)
 	}
 	h.nothingIsLeft()
+	h.until("followers of its log come to the end", func() bool {
+		more, _ := h.archive.Growing(id, 1)
+		return !more
+	})
 	if got := states(h, id); got != "Q W R F" {
 		t.Errorf("it went through %s", got)
 	}
@@ -396,6 +401,22 @@ func TestCancelOfAQueuedJob(t *testing.T) {
 	}
 }
 
+// A transfer that stands still does not hold a canceled job's partition.
+func TestCancelEndsTransfers(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"staging", "ended"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			h := build(t)
+			id := ways[way].reach(h)
+			if err := h.engine.Cancel(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			h.nothingIsLeft()
+		})
+	}
+}
+
 func TestTheLogOfACanceledRunIsKept(t *testing.T) {
 	t.Parallel()
 	h := build(t)
@@ -592,6 +613,70 @@ func TestAPartitionWaitsForTheNextJob(t *testing.T) {
 	}
 	if got := states(h, second); got != "Q W R F" {
 		t.Errorf("it went through %s", got)
+	}
+}
+
+// A partition waits as long, and is kept, as any of its jobs asks: also one that
+// came while it was booting.
+func TestTheLongestKeepAliveCounts(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	h.site.Stall(true)
+	first := h.submit(skyport.Request{CPUs: 1, KeepAlive: 1, Flavor: "small"})
+	h.comesTo(first, skyport.JobWaiting)
+	second := h.submit(skyport.Request{CPUs: 1, KeepAlive: 3600, Flavor: "small"})
+	h.comesTo(second, skyport.JobWaiting)
+	if p := h.partitions(); len(p) != 1 || p[0].KeepAlive != 3600 {
+		t.Errorf("while it boots: %+v", p)
+	}
+	h.site.Stall(false)
+	for _, id := range []skyport.JobID{first, second} {
+		w, run := h.runs(id)
+		w.End(run, 0)
+		h.comesTo(id, skyport.JobFinished)
+	}
+	h.until("idle", func() bool { return h.inState(skyport.PartitionReady) == 1 })
+	third := h.submit(skyport.Request{KeepResources: true, KeepAlive: 7200})
+	w, run := h.runs(third)
+	if p := h.partitions(); len(p) != 1 || p[0].KeepAlive != 7200 || !p[0].KeepResources {
+		t.Errorf("when it is used again: %+v", p)
+	}
+	w.End(run, 0)
+	h.comesTo(third, skyport.JobFinished)
+}
+
+// A job for whose ports there is no address waits, and costs nothing.
+func TestNoAddressForThePorts(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(h *house) {
+		var err error
+		if h.ports, err = forward.ParseAddresses("127.77.0.0/31"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r := skyport.Request{Flavor: "small", Ports: []skyport.Port{{Number: 8888, Direction: skyport.In}}}
+	var waits skyport.JobID
+	for range 4 {
+		waits = h.submit(r)
+	}
+	h.until("it says why it waits", func() bool { return strings.Contains(h.job(waits).Details, "address") })
+	h.until("two have addresses and run", func() bool { return h.inState(skyport.PartitionBusy) == 2 })
+	planned := h.site.Calls("Create")
+	commits, err := h.store.LastEvent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.until("others go on", func() bool {
+		w := h.submit(skyport.Request{Name: "plain"})
+		worker, run := h.runs(w)
+		worker.End(run, 0)
+		return h.comesTo(w, skyport.JobFinished).State == skyport.JobFinished
+	})
+	if n := h.site.Calls("Create"); n > planned+1 {
+		t.Errorf("%d partitions were asked for in vain", n-planned)
+	}
+	if after, err := h.store.LastEvent(t.Context()); err != nil || after > commits+60 {
+		t.Errorf("%d events were written meanwhile, %v", after-commits, err)
 	}
 }
 

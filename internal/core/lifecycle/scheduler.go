@@ -136,6 +136,14 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 				return err
 			}
 		}
+		// All its jobs may have gone meanwhile: then it never comes into being.
+		if held, err := tx.Held(p.ID); err != nil {
+			return err
+		} else if held == 0 {
+			if err := tx.MovePartition(&p, skyport.PartitionDraining, "Not needed any more"); err != nil {
+				return err
+			}
+		}
 	}
 	for _, id := range d.Drain {
 		p, err := tx.Partition(id)
@@ -151,6 +159,9 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 	return nil
 }
 
+// addressPatience is how long a job for whose ports there is no address waits.
+const addressPatience = 10 * time.Second
+
 // place gives a queued job room on a partition: a new attempt.
 func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, room schedule.Room, chosen map[string]bool) error {
 	job, err := tx.Job(id)
@@ -164,6 +175,8 @@ func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, roo
 	if len(job.Request.Ports) > 0 {
 		inUse := func(address string) bool { return chosen[address] || e.addressInUse(address) }
 		if a.Address, err = e.Addresses.For(id, inUse); err != nil {
+			// Not at once again: an address comes free when another job ends.
+			job.NotBefore = tx.Now().Add(addressPatience)
 			return tx.MoveJob(&job, skyport.JobQueued, skyport.DetailsQueued+": "+err.Error())
 		}
 		chosen[a.Address] = true
@@ -176,15 +189,16 @@ func (e *Engine) place(tx *store.Tx, id skyport.JobID, p *skyport.Partition, roo
 	for _, n := range p.Nodes {
 		job.NodeNames = append(job.NodeNames, n.Name)
 	}
-	details := p.Details
+	// What comes up, or is there already, stays for as long as any of its jobs asks.
+	p.KeepAlive = max(p.KeepAlive, job.Request.KeepAlive)
+	p.KeepResources = p.KeepResources || job.Request.KeepResources
+	details, to, note := p.Details, p.State, p.Details
 	if p.State.Connected() {
-		details = skyport.DetailsConnected
 		p.IdleSince = time.Time{}
-		p.KeepAlive = max(p.KeepAlive, job.Request.KeepAlive)
-		p.KeepResources = p.KeepResources || job.Request.KeepResources
-		if err := tx.MovePartition(p, skyport.PartitionBusy, "Busy"); err != nil {
-			return err
-		}
+		details, to, note = skyport.DetailsConnected, skyport.PartitionBusy, "Busy"
+	}
+	if err := tx.MovePartition(p, to, note); err != nil {
+		return err
 	}
 	return tx.MoveJob(&job, skyport.JobWaiting, details)
 }

@@ -59,6 +59,7 @@ func New(t testing.TB) *Worker {
 	w := &Worker{t: t, dir: dir, socket: filepath.Join(dir, "s"), runs: map[string]*run{}, changed: make(chan struct{})}
 	w.Up()
 	t.Cleanup(func() {
+		w.Release() // a server does not see that the peer of an unread body is gone
 		w.Down()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
