@@ -119,15 +119,16 @@ type Job struct {
 	EndTime    time.Time `json:"end_time,omitzero" doc:"When the job came to a terminal state"`
 }
 
-// Duration is how long the script ran, or has been running by now.
+// Duration is how long the script ran, or has been running by now. It is not
+// below zero, though clocks were set back or differ.
 func (j *Job) Duration(now time.Time) time.Duration {
 	switch {
 	case j.StartTime.IsZero():
 		return 0
 	case j.EndTime.IsZero():
-		return now.Sub(j.StartTime)
+		return max(0, now.Sub(j.StartTime))
 	default:
-		return j.EndTime.Sub(j.StartTime)
+		return max(0, j.EndTime.Sub(j.StartTime))
 	}
 }
 

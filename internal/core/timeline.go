@@ -51,7 +51,7 @@ func timeline(job, partition []skyport.Event) []skyport.Step {
 			}
 		case skyport.PartitionDeleted:
 			if len(t) > 0 && t[len(t)-1].Name == "removal" {
-				t[len(t)-1].End = e.Time
+				t[len(t)-1].End = later(e.Time, t[len(t)-1].Start)
 			}
 		default:
 		}
@@ -68,8 +68,17 @@ func (t *steps) begin(name string, at time.Time) {
 
 func (t *steps) end(at time.Time) {
 	if n := len(*t); n > 0 && (*t)[n-1].End.IsZero() {
-		(*t)[n-1].End = at
+		(*t)[n-1].End = later(at, (*t)[n-1].Start)
 	}
+}
+
+// later is the later of both: a clock that was set back makes no stretch end
+// before it began.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // readyPartition says on the nodes step when the nodes were there before.

@@ -71,6 +71,7 @@ func TestTimeline(t *testing.T) {
 		"a failed partition":           {"Q@1 W@2 E@3", "failed@3 deleting@4 deleted@5", "queued 1-2, nodes 2-3, removal 3-5"},
 		"again":                        {"Q@1 W@2 R@3 T@4 +9@4 F@5 Q@6 W@7 R@8", "", "queued 6-7, nodes 7-8, run 8-"},
 		"again, with inputs":           {"Q@1 W@2 T@3 R@4 Q@6 W@7 T@8", "", "queued 6-7, nodes 7-8, upload 8-"},
+		"a clock that was set back":    {"Q@10 W@11 R@5 F@6", "draining@4 deleting@4 deleted@3", "queued 10-11, nodes 11-11, run 5-6, removal 4-4"},
 		"a transfer before anything":   {"+5@1 Q@2", "", "queued 2-"},
 	}
 	for name, test := range tests {

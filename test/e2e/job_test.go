@@ -140,10 +140,10 @@ func TestPartitions(t *testing.T) {
 		if plan := read[skyport.Plan](h, "submit", "--dry-run", "--", "true"); plan.Partition != first.Partition {
 			t.Errorf("a third one would go to %+v", plan)
 		}
-		partitions := read[[]skyport.Partition](h, "partitions")
-		if len(partitions) != 1 || partitions[0].State != skyport.PartitionReady {
-			t.Fatalf("partitions: %+v", partitions)
-		}
+		h.until("the one partition is idle", func() bool {
+			partitions := read[[]skyport.Partition](h, "partitions")
+			return len(partitions) == 1 && partitions[0].State == skyport.PartitionReady
+		})
 		// A larger job does not fit there; with the site full, the idle one makes room.
 		third := h.finish(h.submit("#SWM flavor local.all"), 0)
 		if third.Partition == first.Partition {

@@ -284,7 +284,7 @@ func TestCertificates(t *testing.T) {
 	t.Parallel()
 	h, other := open(t), newHouse(t)
 	mine := filepath.Join(h.home, ".swm")
-	if status, body := h.call(mine, "GET", "/user", nil); status != 200 || strings.TrimSpace(body) != `{"api_version":1}` {
+	if status, body := h.call(mine, "GET", "/user", nil); status != 200 || strings.TrimSpace(body) != `{"api_version": 1}` {
 		t.Errorf("%d %s", status, body)
 	}
 	h.env["SWM_CERT"], h.env["SWM_KEY"] = filepath.Join(other.home, ".swm", "cert.pem"), filepath.Join(other.home, ".swm", "key.pem")

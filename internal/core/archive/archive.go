@@ -90,14 +90,20 @@ func (a *Archive) AppendLog(job skyport.JobID, attempt int, stream skyport.LogSt
 	return nil
 }
 
-// SyncLogs puts the attempt's logs on disk.
+// SyncLogs puts the logs of an attempt that has ended on disk. It has both from
+// now on: one that nothing was written to is empty, not missing.
 func (a *Archive) SyncLogs(job skyport.JobID, attempt int) error {
 	for _, stream := range []skyport.LogStream{skyport.Stdout, skyport.Stderr} {
-		f, err := os.Open(a.logPath(job, attempt, stream))
+		path := a.logPath(job, attempt, stream)
+		f, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
+			if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+				f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+			}
+			if err == nil {
+				err = f.Close() // of no content, nothing can be lost
+			}
+		} else if err == nil {
 			err = errors.Join(f.Sync(), f.Close())
 		}
 		if err != nil {

@@ -135,7 +135,7 @@ func TestAppendGoesOnWhereItWas(t *testing.T) {
 		t.Errorf("the size is %d, %v", size, err)
 	}
 	add(t, again, 1, "f")
-	if err := again.SyncLogs(job, 1); err != nil { // the other stream has no file
+	if err := again.SyncLogs(job, 1); err != nil { // the other stream has no file until now
 		t.Error(err)
 	}
 	log := openLog(t, again, 1)
@@ -146,8 +146,15 @@ func TestAppendGoesOnWhereItWas(t *testing.T) {
 	if info, err := log.Stat(); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the log has mode %v, %v", info.Mode(), err)
 	}
-	if _, err := again.OpenLog(job, 1, skyport.Stderr); skyport.CodeOf(err) != skyport.CodeNotFound {
-		t.Errorf("a log that there is not says %v", err)
+	empty, err := again.OpenLog(job, 1, skyport.Stderr)
+	if err != nil {
+		t.Fatalf("the log of a stream that was not used says %v", err)
+	}
+	if size, more, _ := empty.Size(); size != 0 || more {
+		t.Errorf("it has %d bytes, more %v", size, more)
+	}
+	if err := empty.Close(); err != nil {
+		t.Error(err)
 	}
 	if _, err := again.OpenLog(job, 2, skyport.Stdout); skyport.CodeOf(err) != skyport.CodeNotFound {
 		t.Errorf("an attempt that there is not says %v", err)

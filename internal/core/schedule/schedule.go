@@ -216,7 +216,7 @@ func (d *decider) open() {
 
 // job places one job or gives it a reason.
 func (d *decider) job(j *Job) {
-	if j.NotBefore.After(d.Now) {
+	if j.NotBefore.After(d.Now) && !d.setBack(j.NotBefore) {
 		d.Reasons[j.ID] = cmp.Or(j.Details, skyport.DetailsQueued)
 		d.wake(j.NotBefore)
 		return
@@ -230,6 +230,14 @@ func (d *decider) job(j *Job) {
 		d.Reasons[j.ID] = fmt.Sprintf("%s: partitions of site %s are being removed to make room", skyport.DetailsQueued, site)
 	}
 	d.reserve(j, k)
+}
+
+// setBack says whether a moment that was written at most a short while ahead
+// lies further ahead than that: the clock was set back since, and waiting for
+// the moment could be long.
+func (d *decider) setBack(written time.Time) bool {
+	const ahead = time.Minute
+	return written.After(d.Now.Add(ahead))
 }
 
 // ontoExisting puts the job onto a partition that is there, or that this
@@ -396,7 +404,7 @@ func (d *decider) drainIdle() {
 		}
 		// A partition that was made for a job that is no more has never been idle.
 		end := b.idle.Add(b.alive)
-		if b.idle.IsZero() || !end.After(d.Now) {
+		if b.idle.IsZero() || !end.After(d.Now) || d.setBack(b.idle) {
 			d.draining[b.id] = true
 			continue
 		}
