@@ -31,7 +31,7 @@ import (
 
 // patience bounds every wait. It is long because the machine may be small and
 // busy; nothing takes long when all is well.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // binary is the skyport under test.
 var binary string
