@@ -17,17 +17,15 @@ var (
 	kills  = flag.Int("kills", 40, "how often something is killed")
 	seed   = flag.Uint64("seed", 0, "what chance is made of; 0: the clock")
 	flight = flag.Int("flight", 6, "jobs that are under way at once")
+	pace   = flag.Duration("pace", 1200*time.Millisecond, "longest pause between two kills")
 )
-
-// pace is the longest pause between two kills.
-const pace = 1200 * time.Millisecond
 
 // TestCrash is the crash matrix.
 func TestCrash(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	again := fmt.Sprintf("go test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills %d -seed %d", *kills, *seed)
+	again := fmt.Sprintf("go test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills %d -pace %s -seed %d", *kills, *pace, *seed)
 	t.Logf("seed %d; again with: %s", *seed, again)
 	began := time.Now()
 	h := open(t)
@@ -79,7 +77,7 @@ func (h *house) killAll(ctx context.Context) map[string]int {
 	random := rand.New(rand.NewPCG(*seed, 0))
 	cell := random.IntN(1 << 16)
 	for n := 0; n < *kills && ctx.Err() == nil; n++ {
-		if !rest(ctx, time.Duration(random.Int64N(int64(pace)))) {
+		if !rest(ctx, time.Duration(random.Int64N(int64(*pace)))) {
 			break
 		}
 		if n%2 == 1 {

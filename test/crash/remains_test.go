@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -161,13 +162,14 @@ func (h *house) halfMade() (left []string) {
 func (h *house) checkAgain(ctx context.Context) {
 	for _, w := range h.works {
 		now, err := w.read()
-		if err != nil || len(now) != w.doneLines {
+		// A canceled script was still being stopped when its job was judged.
+		if err != nil || len(now) != w.doneLines && !w.canceled {
 			h.fail(ctx, w, "its script ran again after its end: %v, %v", now, err)
 			continue
 		}
 		job, err := h.user.Job(ctx, w.id)
 		if err == nil {
-			err = h.judgeEnd(ctx, w, &job)
+			err = errors.Join(h.judgeEnd(ctx, w, &job), h.judgeRuns(ctx, w, &job))
 		}
 		if err == nil {
 			err = h.judgeHeard(ctx, w)

@@ -194,6 +194,24 @@ func (a *Archive) SaveManifest(job skyport.JobID, attempt int, m *transfer.Manif
 	return nil
 }
 
+// DropPartial removes what came of outputs that did not all arrive. It is
+// called when nothing more will come of the attempt.
+func (a *Archive) DropPartial(job skyport.JobID, attempt int) error {
+	dir := a.attemptDir(job, attempt)
+	switch _, err := os.Stat(filepath.Join(dir, "outputs.manifest")); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("outputs of job %s: %w", job, err)
+	}
+	for _, name := range []string{"outputs", "outputs.manifest.tmp"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("outputs of job %s: %w", job, err)
+		}
+	}
+	return nil
+}
+
 // Outputs opens the outputs of an attempt; CodeNotFound before they arrived.
 func (a *Archive) Outputs(job skyport.JobID, attempt int) (*Outputs, error) {
 	dir := a.attemptDir(job, attempt)
@@ -220,6 +238,9 @@ func (o *Outputs) Missing() []string { return o.Manifest().Missing }
 
 // Forget removes all that a job left.
 func (a *Archive) Forget(job skyport.JobID) error {
+	if job == "" || filepath.Base(string(job)) != string(job) {
+		return skyport.Errorf(skyport.CodeInvalid, "%q is no job", job) // it would be another directory
+	}
 	if err := os.RemoveAll(filepath.Join(a.dir, string(job))); err != nil {
 		return fmt.Errorf("remove what job %s left: %w", job, err)
 	}

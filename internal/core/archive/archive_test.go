@@ -196,6 +196,41 @@ func TestOutputsComeWithTheirManifest(t *testing.T) {
 	}
 }
 
+// Outputs of which some are missing are nobody's: they go when nothing more
+// will come. Those that arrived stay.
+func TestDropPartial(t *testing.T) {
+	t.Parallel()
+	a, job := archive.New(t.TempDir()), skyport.NewJobID()
+	dir, err := a.OutputsDir(job, 1)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, ".skyport-stage-1"), 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.DropPartial(job, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("half of the outputs is there: %v", err)
+		}
+	}
+	if _, err := a.OutputsDir(job, 1); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := transfer.Scan(t.Context(), transfer.ScanOptions{Root: dir})
+	if err == nil {
+		err = errors.Join(a.SaveManifest(job, 1, tree.Manifest()), a.DropPartial(job, 1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Outputs(job, 1); err != nil {
+		t.Errorf("outputs that had arrived: %v", err)
+	}
+}
+
 func TestForget(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -248,6 +248,9 @@ func (a *attempt) finish(ctx context.Context, v view) (progress bool, err error)
 
 // release frees the room, and marks the partition idle when it was the last.
 func (a *attempt) release(ctx context.Context, v view) error {
+	if err := a.e.Archive.DropPartial(v.row.Job, v.row.Number); err != nil {
+		return err
+	}
 	return a.e.Store.Update(ctx, func(tx *store.Tx) error { return a.releaseIn(tx, v.row) })
 }
 
@@ -285,6 +288,11 @@ func (a *attempt) releaseIn(tx *store.Tx, key skyport.Attempt) error {
 // attempt if it may, and ends in E if not.
 func (a *attempt) lose(ctx context.Context, v view, reason string, phase skyport.Phase) error {
 	a.closeForwards()
+	if phase == skyport.PhaseReleased {
+		if err := a.e.Archive.DropPartial(v.row.Job, v.row.Number); err != nil {
+			return err
+		}
+	}
 	return a.e.Store.Update(ctx, func(tx *store.Tx) error {
 		row, err := tx.Attempt(v.row.Job, v.row.Number)
 		if err != nil {
