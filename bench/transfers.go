@@ -69,7 +69,7 @@ func (b *bench) race(ctx context.Context, dir, from, what string, size int64) er
 	for round := range b.size.rounds {
 		for i := range ways {
 			w := ways[(i+round)%len(ways)]
-			to := filepath.Join(dir, fmt.Sprintf("to-%d-%d", round, i))
+			to := filepath.Join(dir, fmt.Sprintf("%s-%d-%d", filepath.Base(from), round, i))
 			if err := settle(dir); err != nil {
 				return err
 			}
