@@ -123,8 +123,9 @@ type Log struct {
 // OpenLog opens a log for reading. CodeNotFound: nothing of it is here.
 func (a *Archive) OpenLog(job skyport.JobID, attempt int, stream skyport.LogStream) (*Log, error) {
 	path := a.logPath(job, attempt, stream)
+	growing, _ := a.Growing(job, attempt) // asked first: when it ends before the file is looked for, the file is there
 	f, err := os.Open(path)
-	if growing, _ := a.Growing(job, attempt); growing && errors.Is(err, fs.ErrNotExist) {
+	if growing && errors.Is(err, fs.ErrNotExist) {
 		// Its follower waits for the first byte of this very file.
 		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
 			f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
