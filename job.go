@@ -181,8 +181,8 @@ const (
 	PhaseStarting              // everything is there; the start was asked for
 	PhaseRunning               // the script runs
 	PhaseEnded                 // the script ended; results come down
-	PhaseDone                  // core has what it wants; the worker must forget it
-	PhaseReleased              // the worker has forgotten it; the room is free
+	PhaseDone                  // core has what it wants, the room is free; the worker must forget it
+	PhaseReleased              // the worker has forgotten it
 )
 
 // String returns the phase as a word.

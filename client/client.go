@@ -3,6 +3,7 @@ package client
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -114,12 +115,24 @@ func newTransport(opts Options) (*http.Transport, error) {
 			MinVersion:           tls.VersionTLS12,
 			RootCAs:              roots,
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() },
+			VerifyConnection:     onlyCore,
 		},
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 32,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true, // transfers compress what is worth it themselves
 	}, nil
+}
+
+// onlyCore refuses a server of our CA that is not core: the gate must not pass for
+// it. A certificate of other tools that names no role is taken by its host alone.
+func onlyCore(state tls.ConnectionState) error {
+	for _, uri := range state.PeerCertificates[0].URIs {
+		if uri.Scheme == "skyport" && uri.String() != "skyport:role/core" {
+			return fmt.Errorf("the server's certificate is not core's: it says %s", uri)
+		}
+	}
+	return nil
 }
 
 func errCertificate(format string, args ...any) *skyport.Error {

@@ -366,7 +366,13 @@ func (p *partition) move(ctx context.Context, from, to skyport.PartitionState, d
 // note tells of trouble in a state, if that is still the state.
 func (p *partition) note(ctx context.Context, state skyport.PartitionState, details string) {
 	err := p.update(ctx, state, func(tx *store.Tx, row *skyport.Partition) error {
-		return tx.MovePartition(row, state, details)
+		if err := tx.MovePartition(row, state, details); err != nil {
+			return err
+		}
+		if state != skyport.PartitionCreating {
+			return nil
+		}
+		return p.tellWaiting(tx, skyport.DetailsPartitionNotYet+": "+details)
 	})
 	if err != nil && ctx.Err() == nil {
 		p.e.log.Error("partition: its trouble was not written", "partition", p.id, "error", err)

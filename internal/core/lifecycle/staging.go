@@ -66,7 +66,11 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	if err != nil {
 		return false, a.judge(ctx, fmt.Errorf("upload the inputs: %w", err))
 	}
-	if err := a.update(ctx, func(tx *store.Tx, _ *skyport.Attempt, job *skyport.Job) error {
+	if err := a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
+		row.Phase = max(row.Phase, skyport.PhaseStarting)
+		if err := tx.UpdateAttempt(row); err != nil {
+			return err
+		}
 		if err := tx.NoteJob(job, skyport.EventTransfer, fmt.Sprintf("Inputs uploaded: %s in %d file(s)", moved.Total, moved.Files), &moved); err != nil {
 			return err
 		}
