@@ -306,14 +306,19 @@ func (a *attempt) lose(ctx context.Context, v view, reason string, phase skyport
 		if row.Phase < skyport.PhaseDone {
 			row.Outcome, row.Started, row.Ended = reason, v.row.Started, tx.Now()
 		}
-		row.Phase = max(row.Phase, phase)
+		before := row.Phase
+		row.Phase = max(before, phase)
 		if err := tx.UpdateAttempt(&row); err != nil {
 			return err
 		}
 		if !mine {
 			return nil
 		}
-		return a.e.again(tx, &job, !row.Started.IsZero() || job.State == skyport.JobRunning, reason)
+		// Whether a script whose start was asked for has begun is not known when
+		// the node is gone: it counts as begun, so that it never runs twice.
+		asked := before >= skyport.PhaseStarting && phase == skyport.PhaseReleased
+		began := !row.Started.IsZero() || asked || job.State == skyport.JobRunning
+		return a.e.again(tx, &job, began, reason)
 	})
 }
 

@@ -34,6 +34,11 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	}
 	a.e.Archive.Begin(v.row.Job, v.row.Number)
 	spec.Start = len(v.job.Request.InputFiles) == 0
+	if spec.Start {
+		if err := a.starting(ctx); err != nil {
+			return false, err
+		}
+	}
 	worker := v.link.Worker()
 	status, err := worker.Prepare(ctx, spec)
 	if err != nil {
@@ -67,8 +72,7 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 		return false, a.judge(ctx, fmt.Errorf("upload the inputs: %w", err))
 	}
 	if err := a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
-		row.Phase = max(row.Phase, skyport.PhaseStarting)
-		if err := tx.UpdateAttempt(row); err != nil {
+		if err := markStarting(tx, row); err != nil {
 			return err
 		}
 		if err := tx.NoteJob(job, skyport.EventTransfer, fmt.Sprintf("Inputs uploaded: %s in %d file(s)", moved.Total, moved.Files), &moved); err != nil {
@@ -85,6 +89,22 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	a.asked = true
 	v.link.Note(status)
 	return true, nil
+}
+
+// starting notes, before it is so, that the start is asked for: a script that may
+// have begun must not be taken for one that has not, should its node be lost.
+func (a *attempt) starting(ctx context.Context) error {
+	return a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, _ *skyport.Job) error {
+		return markStarting(tx, row)
+	})
+}
+
+func markStarting(tx *store.Tx, row *skyport.Attempt) error {
+	if row.Phase >= skyport.PhaseStarting {
+		return nil
+	}
+	row.Phase = skyport.PhaseStarting
+	return tx.UpdateAttempt(row)
 }
 
 // judge fails the job for refusals that no second try mends, and passes on
