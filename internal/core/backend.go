@@ -140,7 +140,7 @@ func (b *backend) admit(caller api.User, sub api.Submission) admission.Submissio
 }
 
 // Plan says what Submit would do now.
-func (b *backend) Plan(_ context.Context, caller api.User, sub api.Submission) (api.Plan, error) {
+func (b *backend) Plan(ctx context.Context, caller api.User, sub api.Submission) (api.Plan, error) {
 	a := b.admit(caller, sub)
 	// A plan is made before anything is staged.
 	a.Staged = func(string) bool { return true }
@@ -152,7 +152,7 @@ func (b *backend) Plan(_ context.Context, caller api.User, sub api.Submission) (
 	placement, creation, reason := b.engine.Explain(request.Account, &request)
 	switch {
 	case placement.Partition != "":
-		p, err := b.store.Partition(context.Background(), placement.Partition)
+		p, err := b.store.Partition(ctx, placement.Partition)
 		if err != nil {
 			return plan, err
 		}
@@ -322,9 +322,11 @@ func (b *backend) Results(ctx context.Context, id skyport.JobID) (api.Results, e
 
 func (b *backend) Staging(user skyport.UserID) (*transfer.Depot, error) { return b.staging.depot(user) }
 
-func (b *backend) Sites(context.Context) ([]skyport.Site, error)     { return b.catalog.Sites(), nil }
+func (b *backend) Sites(context.Context) ([]skyport.Site, error) { return b.catalog.Sites(), nil }
+
 func (b *backend) Flavors(context.Context) ([]skyport.Flavor, error) { return b.catalog.Flavors(), nil }
-func (b *backend) Images(context.Context) ([]skyport.Image, error)   { return b.catalog.Images(), nil }
+
+func (b *backend) Images(context.Context) ([]skyport.Image, error) { return b.catalog.Images(), nil }
 
 func (b *backend) Accounts(context.Context) ([]skyport.Account, error) {
 	return b.catalog.Accounts(), nil
