@@ -192,6 +192,7 @@ func (e *Engine) Committed(c store.Commit) {
 		a := &c.Attempts[i]
 		switch known := e.attempt(a); {
 		case known != nil:
+			decide = decide || (known.row.Phase < skyport.PhaseDone && a.Phase >= skyport.PhaseDone) // its room is free
 			// Of what it has written itself it knows: a wake would cut its pauses short.
 			if known.row.Phase != a.Phase {
 				wake(known.wake)
@@ -203,7 +204,6 @@ func (e *Engine) Committed(c store.Commit) {
 		if p := e.partitions[a.Partition]; p != nil {
 			wake(p.wake)
 		}
-		decide = decide || a.Phase >= skyport.PhaseDone // its room is free
 		if a.Phase == skyport.PhaseReleased {
 			e.dropAttempt(a)
 			e.settle(a.Job)
