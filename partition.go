@@ -95,7 +95,8 @@ type Node struct {
 	Name     string `json:"name" doc:"Name, such as swm-1a2b3c4d-main"`
 	Role     Role   `json:"role" enum:"main,compute" doc:"main runs the script"`
 	Address  string `json:"address,omitempty" doc:"IP address, once the site gave it"`
-	Endpoint string `json:"endpoint,omitempty" doc:"How core reaches the worker: unix:///path on this machine, ssh://user@host:port elsewhere"`
+	Endpoint string `json:"endpoint,omitempty" doc:"How core reaches the worker: unix:///path on this machine, ssh://user@host:port/dir elsewhere"`
+	HostKey  string `json:"host_key,omitempty" doc:"Public SSH host key that the gate vouches for, as in authorized_keys; empty: the one that core made and handed over"`
 }
 
 // Role is what a node does in its partition.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -86,13 +87,39 @@ type PartitionSpec struct {
 	Image  string              `json:"image,omitempty" doc:"Name of the cloud image; empty: the site's default"`
 	Nodes  []string            `json:"nodes" minItems:"1" doc:"Names of the nodes, main first"`
 	Lease  time.Time           `json:"lease" doc:"Past this moment the gate removes the partition unless it was extended"`
+	// Keys are public keys, as in authorized_keys, that open the login of the
+	// nodes' user: core's own for this partition first, then the one by which
+	// its nodes reach each other.
+	Keys []string `json:"keys,omitempty"`
+	// UserData is what each node boots with, in the order of Nodes: cloud-config
+	// text for cloud-init. It installs Keys for [NodeUser], the host key that core
+	// made, and the end of the node's life. It holds private host keys: a provider
+	// hands it to the site and keeps it nowhere else.
+	UserData []string `json:"user_data,omitempty"`
+}
+
+// NodeUser is the user that UserData makes and that core logs in as, NodeDir the
+// directory that belongs to it on each node.
+const (
+	NodeUser = "skyport"
+	NodeDir  = "/var/lib/skyport"
+)
+
+// Endpoint is the endpoint of a node that booted its UserData and has its SSH
+// server at an address, an IP with or without a port.
+func Endpoint(address string) string {
+	if addr, err := netip.ParseAddr(address); err == nil {
+		address = netip.AddrPortFrom(addr, 22).String()
+	}
+	return "ssh://" + NodeUser + "@" + address + NodeDir
 }
 
 // Fingerprint is a short name of what is asked for: equal specs have equal
-// fingerprints. The lease is left out, it moves. A provider that cannot keep
-// the spec at its site keeps the fingerprint, in a tag for instance.
+// fingerprints. The lease is left out, it moves; so is the user data, whose
+// wording may change with the version of core: the keys stand for it. A provider
+// that cannot keep the spec at its site keeps the fingerprint, in a tag for instance.
 func (s PartitionSpec) Fingerprint() string {
-	s.Lease = time.Time{}
+	s.Lease, s.UserData = time.Time{}, nil
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic("gate: a spec of strings and a time cannot fail to marshal: " + err.Error())

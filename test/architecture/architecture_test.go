@@ -23,43 +23,47 @@ const module = "github.com/openworkload/skyport"
 var rooms = map[string][]string{
 	".":          {},
 	"jobscript":  {"."},
-	"client/...": {".", "jobscript", "internal/transfer"},
+	"client/...": {".", "jobscript", "internal/forward", "internal/session", "internal/transfer"},
 
 	// The kit for gate writers knows neither core nor any provider, and no provider another.
-	"gate":              {"."},
-	"gate/gatetest":     {".", "gate"},
-	"gate/local/...":    {".", "gate", "internal/worker/..."},
-	"gate/...":          {".", "gate"},
-	"internal/pki":      {"."},
-	"internal/spool":    {".", "internal/pki"},
-	"internal/serve":    {},
-	"internal/transfer": {"."},
-	"internal/forward":  {"."},
+	"gate":               {"."},
+	"gate/gatetest":      {".", "gate"},
+	"gate/local/...":     {".", "gate", "internal/worker/..."},
+	"gate/ssh/...":       {".", "gate", "internal/bootstrap"},
+	"gate/...":           {".", "gate"},
+	"internal/pki":       {"."},
+	"internal/spool":     {".", "internal/pki"},
+	"internal/serve":     {},
+	"internal/transfer":  {"."},
+	"internal/forward":   {"."},
+	"internal/session":   {"."},
+	"internal/seal":      {"."},
+	"internal/bootstrap": {"."},
 
 	// The worker runs on nodes, far from everything else.
-	"internal/worker/...":    {".", "internal/forward", "internal/transfer"},
+	"internal/worker/...":    {".", "internal/forward", "internal/session", "internal/transfer"},
 	"internal/workerbin/...": {"."},
 
 	// Core wires its rooms. Among these the arrows point one way: what drives jobs knows what
 	// stores and plans them, and the API knows none of them.
 	"internal/core": {
-		".", "gate", "jobscript", "internal/core/...", "internal/forward", "internal/pki", "internal/serve",
+		".", "gate", "jobscript", "internal/bootstrap", "internal/core/...", "internal/forward", "internal/pki", "internal/seal", "internal/serve",
 		"internal/spool", "internal/transfer", "internal/worker/protocol", "internal/workerbin",
 	},
 	"internal/core/admission": {".", "jobscript", "internal/core/schedule"},
-	"internal/core/api/...":   {".", "internal/transfer"},
+	"internal/core/api/...":   {".", "internal/forward", "internal/transfer", "internal/worker/protocol"},
 	"internal/core/archive":   {".", "internal/transfer"},
 	"internal/core/catalog":   {".", "gate", "internal/core/store"},
 	"internal/core/lifecycle": {
-		".", "gate", "internal/core/archive", "internal/core/link", "internal/core/schedule", "internal/core/store",
+		".", "gate", "internal/bootstrap", "internal/seal", "internal/core/archive", "internal/core/link", "internal/core/schedule", "internal/core/store",
 		"internal/forward", "internal/transfer", "internal/worker/protocol",
 	},
-	"internal/core/link":      {".", "internal/worker/protocol"},
+	"internal/core/link":      {".", "internal/bootstrap", "internal/worker/protocol", "internal/workerbin"},
 	"internal/core/schedule":  {"."},
 	"internal/core/store/...": {"."},
 
 	"cmd/skyport": {
-		".", "client", "gate/...", "jobscript", "internal/core", "internal/pki", "internal/serve",
+		".", "client", "gate/...", "jobscript", "internal/core", "internal/pki", "internal/serve", "internal/session",
 		"internal/spool", "internal/transfer", "internal/workerbin",
 	},
 	"cmd/skyport-worker": {"internal/worker/..."},
@@ -82,7 +86,8 @@ var outside = map[string][]string{
 	"github.com/danielgtaylor/huma/...":         {"internal/core/api", "gate", "internal/worker"},
 	"github.com/knadh/koanf/...":                {"internal/spool"},
 	"github.com/PlakarKorp/go-cdc-chunkers/...": {"internal/transfer"},
-	"golang.org/x/crypto/ssh/...":               {"internal/core/link"},
+	"golang.org/x/crypto/ssh/...":               {"internal/bootstrap", "internal/core/link", "gate/ssh"},
+	"github.com/moby/moby/...":                  {"internal/worker/runtime", "gate/docker"},
 }
 
 // daemons are the files of cmd/skyport that know core and gate, as they run

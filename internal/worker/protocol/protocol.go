@@ -36,6 +36,76 @@ type RunSpec struct {
 	Grace skyport.Seconds `json:"grace,omitempty"`
 	// Start asks to start at once: there are no inputs to wait for.
 	Start bool `json:"start,omitempty"`
+	// Member asks for a compute node's part of the run: no script is started, but
+	// commands of the run can be, in its container when it has one. The run is
+	// running when they can, and ends when it is stopped.
+	Member bool `json:"member,omitempty"`
+	// Peers are the partition's nodes as the nodes reach each other, main first;
+	// empty when there is one node.
+	Peers []Peer `json:"peers,omitempty"`
+	// Registries are logins for the registries of the job's image. They are no part
+	// of what makes two specifications the same, and the worker keeps them only
+	// until the image is there.
+	Registries []Registry `json:"registries,omitempty"`
+}
+
+// Peer is a node as the others of its partition see it.
+type Peer struct {
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty" doc:"IP address inside the partition's network"`
+	// Endpoint is how its worker is reached: unix:///path on this machine, or
+	// empty: by SSH under its name, with the configuration in the worker's directory.
+	Endpoint string `json:"endpoint,omitempty"`
+}
+
+// Registry is what a container registry wants to know.
+type Registry struct {
+	Host     string `json:"host" doc:"Host and port, such as registry.example.org:5000"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+	CA       string `json:"ca,omitempty" doc:"PEM of the certificate authority that signed its certificate; empty: a public one"`
+}
+
+// Command is a command that runs beside a script, in the job's container where
+// there is one: the first frame of a session (see package session).
+type Command struct {
+	Run  string            `json:"run,omitempty" doc:"Run whose surroundings it gets; empty: the node's own shell"`
+	Argv []string          `json:"argv,omitempty" doc:"Empty: the login shell"`
+	Env  map[string]string `json:"env,omitempty" doc:"Beside the run's environment"`
+	Dir  string            `json:"dir,omitempty" doc:"Working directory; empty: the run's, relative: below it"`
+	TTY  bool              `json:"tty,omitempty" doc:"With a terminal: standard output and error are one"`
+	Rows int               `json:"rows,omitempty"`
+	Cols int               `json:"cols,omitempty"`
+	// Node is the peer that the command runs on, for commands that a node asks
+	// another to run; empty: this one.
+	Node string `json:"node,omitempty"`
+}
+
+// NodeUsage is what a node uses as a whole at one moment. Counters grow since
+// its boot; rates are for who reads twice.
+type NodeUsage struct {
+	Time      time.Time     `json:"time"`
+	Node      string        `json:"node"`
+	CPUs      int           `json:"cpus"`
+	CPUBusy   float64       `json:"cpu_busy" doc:"Seconds of all CPUs together, since boot"`
+	Memory    skyport.Bytes `json:"memory" doc:"In use, without caches"`
+	MemoryAll skyport.Bytes `json:"memory_all"`
+	Disk      skyport.Bytes `json:"disk" doc:"In use on the file system of the jobs"`
+	DiskAll   skyport.Bytes `json:"disk_all"`
+	DiskRead  skyport.Bytes `json:"disk_read" doc:"Since boot"`
+	DiskWrite skyport.Bytes `json:"disk_write" doc:"Since boot"`
+	NetIn     skyport.Bytes `json:"net_in" doc:"Since boot, without loopback"`
+	NetOut    skyport.Bytes `json:"net_out" doc:"Since boot, without loopback"`
+	GPUs      []GPUUsage    `json:"gpus,omitempty"`
+}
+
+// GPUUsage is one GPU of a node.
+type GPUUsage struct {
+	Index     int           `json:"index"`
+	Name      string        `json:"name"`
+	Busy      float64       `json:"busy" doc:"Percent"`
+	Memory    skyport.Bytes `json:"memory"`
+	MemoryAll skyport.Bytes `json:"memory_all"`
 }
 
 // RunState is how far a run is on its worker.
