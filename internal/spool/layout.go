@@ -83,6 +83,10 @@ func (l Layout) User(name string) pki.Pair { return pairIn(filepath.Join(l.Users
 // Database is core's store.
 func (l Layout) Database() string { return l.path("db", "skyport.db") }
 
+// SealingKey seals the keys and credentials in the database. Core makes it when
+// it is not there.
+func (l Layout) SealingKey() string { return l.path("secure", "sealing.key") }
+
 // Jobs is the directory of what jobs leave: logs and outputs.
 func (l Layout) Jobs() string { return l.path("jobs") }
 

@@ -1,6 +1,7 @@
 // Package store keeps what core must not forget: jobs, their attempts and
-// scripts, partitions, events, and the answers to idempotent submissions. It is
-// the only room that says SQL.
+// scripts, partitions, events, the answers to idempotent submissions, and, sealed
+// so that it cannot open them itself, keys and secrets. It is the only room that
+// says SQL.
 //
 // All writes go through [Store.Update]. Updates that arrive together share one
 // transaction and one sync to disk (group commit); Update returns when that is

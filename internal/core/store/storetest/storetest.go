@@ -1,4 +1,3 @@
-// Package storetest is the suite that every backend of the store must pass.
 package storetest
 
 import (
@@ -41,6 +40,8 @@ func Exercise(t *testing.T, make func(t *testing.T) Fixture) {
 		{"ActiveIsWhatIsNotOver", active},
 		{"ForgetLeavesNothing", forget},
 		{"CanceledContext", canceledContext},
+		{"Secrets", secrets},
+		{"PartitionKeys", partitionKeys},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
