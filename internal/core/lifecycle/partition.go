@@ -443,7 +443,7 @@ func (p *partition) open(row *skyport.Partition) (*link.Link, error) {
 	if l := p.linked(); l != nil {
 		return l, nil
 	}
-	l, err := link.Open(link.Options{Node: row.Nodes[0], Changed: p.runChanged, Logger: p.e.log})
+	l, err := link.Open(link.Options{Nodes: row.Nodes[:1], Changed: p.runChanged, Logger: p.e.log})
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}

@@ -5,212 +5,175 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/bootstrap"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 )
 
+// ErrRefused is what the error of [Link.Up] matches when the link can never come
+// up, however long anybody waits: a node has another host key than it must have,
+// or an architecture that no worker was built for. Such a node is not dialled again.
+var ErrRefused = errors.New("refused for good")
+
 // Options say whom to reach and whom to tell.
 type Options struct {
-	// Node is the partition's main node.
-	Node skyport.Node
-	// Changed is called, from the link's goroutine, when the status of a run
-	// changed, and with an empty name when the link came up or went down.
+	// Nodes are the partition's nodes, main first, with the addresses and
+	// endpoints that the site gave them.
+	Nodes []skyport.Node
+	// Keys are the keys of the partition. Endpoints of the scheme ssh need them,
+	// others do not.
+	Keys *bootstrap.Keys
+	// Changed is called, from goroutines of the link, when the status of a run
+	// changed on any node, and with an empty name when a node came up, went down,
+	// or was refused. It must not block for long.
 	Changed func(run string)
-	Logger  *slog.Logger
+	Logger  *slog.Logger // nil: nothing is logged
+	// Join returns the script by which a node is joined with the others (package
+	// bootstrap); it runs as the login user. nil: nodes are not joined.
+	Join func(node int) string
+	// Bulk is how many SSH connections to the main node carry bulk data, beside
+	// the one for all else; 0: 4.
+	Bulk int
 }
 
 // Link is an open link.
 type Link struct {
 	opts   Options
-	client *protocol.Client
+	log    *slog.Logger
+	nodes  []*node
+	byName map[string]*node
 	cancel context.CancelFunc
 	done   sync.WaitGroup
-
-	mu     sync.Mutex
-	runs   map[string]protocol.RunStatus
-	up     bool // the watch stream has told everything
-	failed error
-	since  time.Time // of up or of being down
+	close  sync.Once
 }
 
-// Open prepares the link and starts to dial. It fails only when the node's
-// endpoint cannot be understood. Close must be called.
+// Open prepares the link and starts to dial. It fails only when an endpoint or
+// a key cannot be understood. Close must be called.
 func Open(opts Options) (*Link, error) {
-	dial, err := Dial(opts.Node.Endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", opts.Node.Name, err)
+	if len(opts.Nodes) == 0 {
+		return nil, errors.New("link: there are no nodes")
+	}
+	if opts.Changed == nil {
+		opts.Changed = func(string) {}
+	}
+	if opts.Bulk <= 0 {
+		opts.Bulk = defaultBulk
+	}
+	l := &Link{opts: opts, log: opts.Logger, byName: make(map[string]*node, len(opts.Nodes))}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	for i := range opts.Nodes {
+		n, err := l.newNode(i)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", opts.Nodes[i].Name, err)
+		}
+		l.nodes = append(l.nodes, n)
+		l.byName[n.Name] = n
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Link{
-		opts: opts, client: protocol.NewClient(dial), cancel: cancel,
-		runs: map[string]protocol.RunStatus{}, since: time.Now(),
+	l.cancel = cancel
+	for _, n := range l.nodes {
+		l.done.Go(func() { n.keep(ctx) })
 	}
-	l.done.Go(func() { l.keep(ctx) })
 	return l, nil
 }
 
-// Dial returns how an endpoint is dialled.
-func Dial(endpoint string) (func(ctx context.Context) (net.Conn, error), error) {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("endpoint %q: %w", endpoint, err)
+// defaultBulk is how many connections carry bulk data: on a long way each has a
+// window of its own, and one that lost a packet does not stop the others.
+const defaultBulk = 4
+
+// Close ends the link and returns when its goroutines have ended. The workers
+// and their runs go on.
+func (l *Link) Close() {
+	l.close.Do(func() {
+		l.cancel()
+		for _, n := range l.nodes {
+			n.route.close()
+		}
+		l.done.Wait()
+		for _, n := range l.nodes {
+			n.client.Close()
+		}
+	})
+}
+
+// Worker is the client of the main node's worker. Its calls fail while the link is down.
+func (l *Link) Worker() *protocol.Client { return l.nodes[0].client }
+
+// Node is the client of the worker on the node with this index.
+func (l *Link) Node(i int) *protocol.Client { return l.nodes[i].client }
+
+// Named is the client of the worker on the node with this name.
+func (l *Link) Named(name string) (client *protocol.Client, ok bool) {
+	n, ok := l.byName[name]
+	if !ok {
+		return nil, false
+	}
+	return n.client, true
+}
+
+// Up says whether every node's worker answers and the status of all its runs is
+// known. If not, since says since when, and err why, naming the node: a node
+// that was refused for good before others (errors.Is(err, [ErrRefused])), then
+// the first in order.
+func (l *Link) Up() (up bool, since time.Time, err error) {
+	var down, refused error
+	var upSince, downSince time.Time
+	for _, n := range l.nodes {
+		nodeUp, nodeSince, failed := n.state()
+		switch {
+		case nodeUp:
+			if nodeSince.After(upSince) {
+				upSince = nodeSince
+			}
+			continue
+		case downSince.IsZero() || nodeSince.Before(downSince):
+			downSince = nodeSince
+		}
+		failed = fmt.Errorf("node %s: %w", n.Name, failed)
+		if down == nil {
+			down = failed
+		}
+		if refused == nil && errors.Is(failed, ErrRefused) {
+			refused = failed
+		}
 	}
 	switch {
-	case u.Scheme == "unix" && u.Path != "":
-		return func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", u.Path)
-		}, nil
-	default:
-		return nil, fmt.Errorf("endpoint %q: this version reaches unix:///path only", endpoint)
+	case refused != nil:
+		return false, downSince, refused
+	case down != nil:
+		return false, downSince, down
 	}
+	return true, upSince, nil
 }
 
-// Worker is the client of the worker. Its calls fail while the link is down.
-func (l *Link) Worker() *protocol.Client { return l.client }
+// NodeUp is [Link.Up] of one node alone; err does not name it.
+func (l *Link) NodeUp(i int) (up bool, since time.Time, err error) { return l.nodes[i].state() }
 
-// Up says whether the worker answers and every run's status is known; if not,
-// since when and why.
-func (l *Link) Up() (up bool, since time.Time, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up, l.since, l.failed
-}
-
-// Status returns the latest status of a run. known is false when the worker
-// has no such run; it means something only while the link is up.
+// Status returns the latest status of a run on the main node. known is false
+// when the worker has no such run; it means something only while the link is up.
 func (l *Link) Status(run string) (status protocol.RunStatus, known bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	status, known = l.runs[run]
-	return status, known
+	return l.nodes[0].status(run)
 }
 
-// Runs returns the names of all runs that the worker has.
-func (l *Link) Runs() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	names := make([]string, 0, len(l.runs))
-	for name := range maps.Keys(l.runs) {
-		names = append(names, name)
-	}
-	return names
+// NodeStatus is [Link.Status] of another node.
+func (l *Link) NodeStatus(i int, run string) (status protocol.RunStatus, known bool) {
+	return l.nodes[i].status(run)
 }
 
-// Close ends the link and returns when its goroutine has ended. The worker
-// and its runs go on.
-func (l *Link) Close() {
-	l.cancel()
-	l.done.Wait()
-	l.client.Close()
-}
+// Runs returns the names of all runs that the main node's worker has.
+func (l *Link) Runs() []string { return l.nodes[0].names() }
 
-// The waits between two dials: short, since a node that is about to answer is
-// what everybody waits for.
-const (
-	shortestWait = 5 * time.Millisecond
-	longestWait  = time.Second
-)
+// NodeRuns is [Link.Runs] of another node.
+func (l *Link) NodeRuns(i int) []string { return l.nodes[i].names() }
 
-// keep holds a watch stream open.
-func (l *Link) keep(ctx context.Context) {
-	wait := shortestWait
-	for ctx.Err() == nil {
-		synced, err := l.watch(ctx)
-		if synced {
-			wait = shortestWait
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		l.down(err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, longestWait)
-	}
-}
+// Note takes a status that a call to the main node's worker answered with, which
+// may be ahead of the watch stream.
+func (l *Link) Note(s protocol.RunStatus) { l.nodes[0].note(s) }
 
-// watch follows one stream to its end.
-func (l *Link) watch(ctx context.Context) (synced bool, err error) {
-	fresh := map[string]protocol.RunStatus{}
-	err = l.client.Watch(ctx, func(e protocol.Event) error {
-		switch {
-		case !synced && e.Status != nil:
-			fresh[e.Status.Run] = *e.Status
-		case !synced && e.Removed != "":
-			delete(fresh, e.Removed)
-		case e.Synced:
-			synced = true
-			l.sync(fresh)
-		case e.Status != nil:
-			l.set(*e.Status)
-		case e.Removed != "":
-			l.remove(e.Removed)
-		}
-		return nil
-	})
-	if err == nil {
-		err = errors.New("the worker ended the watch stream")
-	}
-	return synced, err
-}
-
-// sync takes what a new stream told as the whole truth: the worker may be
-// another process now, whose versions start anew.
-func (l *Link) sync(fresh map[string]protocol.RunStatus) {
-	l.mu.Lock()
-	l.runs, l.up, l.failed, l.since = fresh, true, nil, time.Now()
-	l.mu.Unlock()
-	l.opts.Changed("")
-}
-
-func (l *Link) set(s protocol.RunStatus) {
-	l.mu.Lock()
-	if old, ok := l.runs[s.Run]; ok && old.Version > s.Version {
-		l.mu.Unlock()
-		return
-	}
-	l.runs[s.Run] = s
-	l.mu.Unlock()
-	l.opts.Changed(s.Run)
-}
-
-// Note takes a status that a call to the worker answered with, which may be
-// ahead of the watch stream.
-func (l *Link) Note(s protocol.RunStatus) {
-	if up, _, _ := l.Up(); up {
-		l.set(s)
-	}
-}
-
-func (l *Link) remove(run string) {
-	l.mu.Lock()
-	delete(l.runs, run)
-	l.mu.Unlock()
-	l.opts.Changed(run)
-}
-
-func (l *Link) down(err error) {
-	l.mu.Lock()
-	was := l.up
-	if was {
-		l.since = time.Now()
-	}
-	l.up, l.failed = false, err
-	l.mu.Unlock()
-	if was {
-		if l.opts.Logger != nil {
-			l.opts.Logger.Warn("lost the worker", "node", l.opts.Node.Name, "error", err)
-		}
-		l.opts.Changed("")
-	}
-}
+// NodeNote is [Link.Note] of another node.
+func (l *Link) NodeNote(i int, s protocol.RunStatus) { l.nodes[i].note(s) }

@@ -38,7 +38,7 @@ func (n *news) told(run string) bool {
 func open(t *testing.T, w *protocoltest.Worker) (*link.Link, *news) {
 	t.Helper()
 	n := &news{}
-	l, err := link.Open(link.Options{Node: skyport.Node{Name: "n", Endpoint: w.Endpoint()}, Changed: n.changed})
+	l, err := link.Open(link.Options{Nodes: []skyport.Node{{Name: "n", Endpoint: w.Endpoint()}}, Changed: n.changed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,22 +166,10 @@ func TestNote(t *testing.T) {
 
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "unix://", "ssh://user@host:22", "/a/path", "http://x", "\x7f:"} {
-		if _, err := link.Open(link.Options{Node: skyport.Node{Name: "node-7", Endpoint: bad}}); err == nil || !strings.Contains(err.Error(), "node-7") {
+	for _, bad := range []string{"", "unix://", "ssh://user@host:22", "ssh://host:22/dir", "ssh://user:secret@host/dir", "unix://host/path", "/a/path", "http://x", "\x7f:"} {
+		if _, err := link.Open(link.Options{Nodes: []skyport.Node{{Name: "node-7", Endpoint: bad}}}); err == nil || !strings.Contains(err.Error(), "node-7") {
 			t.Errorf("endpoint %q: %v", bad, err)
 		}
-	}
-	w := protocoltest.New(t)
-	dial, err := link.Dial(w.Endpoint())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.Close(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -196,5 +184,47 @@ func TestClose(t *testing.T) {
 		l, _ := open(t, w)
 		l.Close()
 		l.Close()
+	}
+}
+
+func TestSeveralNodes(t *testing.T) {
+	t.Parallel()
+	workers := []*protocoltest.Worker{protocoltest.New(t), protocoltest.New(t), protocoltest.New(t)}
+	workers[2].Down()
+	n := &news{}
+	var nodes []skyport.Node
+	for i, name := range []string{"main", "compute1", "compute2"} {
+		nodes = append(nodes, skyport.Node{Name: name, Endpoint: workers[i].Endpoint()})
+	}
+	l, err := link.Open(link.Options{Nodes: nodes, Changed: n.changed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	until(t, "two are up", func() bool {
+		first, _, _ := l.NodeUp(0)
+		second, _, _ := l.NodeUp(1)
+		return first && second
+	})
+	if is, _, err := l.Up(); is || err == nil || !strings.Contains(err.Error(), "compute2") {
+		t.Errorf("with one node down it is up: %v, %v", is, err)
+	}
+	workers[2].Up()
+	until(t, "up", func() bool { return up(l) })
+
+	status, err := l.Node(2).Prepare(t.Context(), protocol.RunSpec{Run: "a.1", Start: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.NodeNote(2, status)
+	if s, known := l.NodeStatus(2, "a.1"); !known || s.Version != status.Version || !slices.Equal(l.NodeRuns(2), []string{"a.1"}) {
+		t.Errorf("the run on the third node is %+v, %v", s, known)
+	}
+	if _, known := l.Status("a.1"); known {
+		t.Error("the main node knows another's run")
+	}
+	client, ok := l.Named("compute1")
+	if _, none := l.Named("other"); !ok || client != l.Node(1) || none {
+		t.Error("nodes have other names")
 	}
 }

@@ -36,26 +36,39 @@ func DialUnix(socket string) Dialer {
 type Client struct {
 	dial Dialer
 	http *http.Client
+	bulk *http.Client
 }
 
 // NewClient returns a client that dials as often as it needs to. Close it.
 func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
-	transport := &http.Transport{
+	return NewClientWithBulk(dial, dial)
+}
+
+// NewClientWithBulk returns a client whose transfers go over connections of
+// their own, by another dialer: nothing else waits behind them.
+func NewClientWithBulk(dial, bulk func(ctx context.Context) (net.Conn, error)) *Client {
+	return &Client{dial: dial, http: newHTTP(dial), bulk: newHTTP(bulk)}
+}
+
+func newHTTP(dial Dialer) *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true, // transfers compress where it helps
 		ReadBufferSize:      64 << 10,
 		WriteBufferSize:     64 << 10,
-	}
-	return &Client{dial: dial, http: &http.Client{Transport: transport}}
+	}}
 }
 
 // Close lets go of idle connections. Calls that are under way go on.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.bulk.CloseIdleConnections()
+}
 
 // HTTP is the client that transfers use, with [Client.InputsURL] and [Client.OutputsURL].
-func (c *Client) HTTP() *http.Client { return c.http }
+func (c *Client) HTTP() *http.Client { return c.bulk }
 
 // InputsURL is where transfer.Push sends the inputs of a run.
 func (c *Client) InputsURL(run string) string { return runURL(run) + "/inputs" }
@@ -119,7 +132,7 @@ func (c *Client) Metrics(ctx context.Context, run string) ([]Sample, error) {
 // dead; the worker sends a sign of life every [Heartbeat].
 const (
 	Heartbeat = 5 * time.Second
-	Silence   = 15 * time.Second
+	Silence   = 12 * time.Second
 )
 
 // maxLine bounds one line of the watch stream.
