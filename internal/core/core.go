@@ -23,6 +23,7 @@ import (
 	"github.com/openworkload/skyport/internal/core/store"
 	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/pki"
+	"github.com/openworkload/skyport/internal/seal"
 	"github.com/openworkload/skyport/internal/serve"
 	"github.com/openworkload/skyport/internal/spool"
 )
@@ -90,7 +91,12 @@ func Run(ctx context.Context, opts Options) (err error) {
 		staging: staging{dir: s.Inputs()}, person: person(),
 	}
 	defer func() { err = errors.Join(err, b.staging.close()) }()
+	sealer, err := seal.Open(s.SealingKey())
+	if err != nil {
+		return err
+	}
 	engine = lifecycle.New(lifecycle.Options{
+		Sealer: sealer,
 		Store: db, Gate: speak, Catalog: cat, Archive: b.archive, Staging: b.Staging, Owner: s.Owner,
 		Addresses: addresses, KeepAlive: s.Config.KeepAlive, Live: func(e skyport.Event) { h.publish(e) },
 		Limits: lifecycle.Limits{JobLog: s.Config.Limits.JobLog}, Logger: log,

@@ -29,6 +29,8 @@ type attempt struct {
 	forwards *forward.Set
 	asked    bool // the worker has taken the request to start: it will
 	warned   map[string]bool
+	prepared string    // what the node said last that it is at
+	told     time.Time // when that was stored last
 }
 
 // view is what a step decides by: everything as of the last commit.
@@ -85,8 +87,14 @@ func (a *attempt) step(ctx context.Context, v view) (progress bool, err error) {
 	ctx, cancel := a.whileMine(ctx, &v.row)
 	defer cancel()
 	status, known := v.link.Status(skyport.RunName(v.row.Job, v.row.Number))
+	if known && status.State == protocol.RunRunning {
+		if lost := lostMember(&v); lost != nil {
+			return true, a.lose(ctx, v, lost.text, skyport.PhaseDone)
+		}
+	}
 	switch {
 	case v.row.Phase < skyport.PhaseRunning && known && status.State == protocol.RunStaging && a.asked:
+		a.preparing(ctx, status)
 		return false, nil
 	case v.row.Phase < skyport.PhaseRunning && (!known || status.State == protocol.RunStaging):
 		return a.start(ctx, v)
@@ -239,6 +247,9 @@ func (a *attempt) finish(ctx context.Context, v view) (progress bool, err error)
 		if err := a.fetchLogs(ctx, v, status); err != nil {
 			a.e.log.Warn("the log of a stopped job is not complete", "job", v.row.Job, "error", err)
 		}
+	}
+	if err := removeMembers(ctx, v.link, v.partition.Nodes, run); err != nil {
+		return false, err
 	}
 	if err := v.link.Worker().Remove(ctx, run); err != nil && skyport.CodeOf(err) != skyport.CodeNotFound {
 		return false, fmt.Errorf("remove %s: %w", run, err)
@@ -405,6 +416,30 @@ func (a *attempt) details(ctx context.Context, state skyport.JobState, text stri
 		a.e.log.Warn("details were not written", "job", a.job, "error", err)
 	}
 }
+
+// preparing shows what the node is at before it starts the script, such as the
+// pull of an image. What comes often is not stored.
+func (a *attempt) preparing(ctx context.Context, status protocol.RunStatus) {
+	if status.Details == "" || status.Details == a.prepared {
+		return
+	}
+	a.prepared = status.Details
+	if time.Since(a.told) < detailsPause {
+		return
+	}
+	a.told = time.Now()
+	a.e.mu.Lock()
+	job := a.e.jobs[a.job]
+	var state skyport.JobState
+	if job != nil {
+		state = job.State
+	}
+	a.e.mu.Unlock()
+	a.details(ctx, state, status.Details)
+}
+
+// detailsPause is how often at most the progress of a preparation is stored.
+const detailsPause = 2 * time.Second
 
 // warn puts a warning on the job, once.
 func (a *attempt) warn(ctx context.Context, text string) {

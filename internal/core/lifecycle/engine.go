@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/openworkload/skyport/internal/core/store"
 	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/transfer"
+	"github.com/openworkload/skyport/internal/worker/protocol"
 )
 
 // Gate is what the engine asks of the gate; [gate.Client] has it.
@@ -43,6 +45,11 @@ type Options struct {
 	Archive *archive.Archive
 	// Staging returns where a user's staged inputs are.
 	Staging func(owner skyport.UserID) (*transfer.Depot, error)
+	// Sealer keeps the keys of partitions; not needed when all sites are local.
+	Sealer Sealer
+	// Registries returns the logins for the registry of a container image that a
+	// user has stored; nil: there are none.
+	Registries func(ctx context.Context, owner skyport.UserID, image string) ([]protocol.Registry, error)
 	// Owner is the tag that this core's partitions carry at their sites.
 	Owner     string
 	Addresses forward.Addresses
@@ -314,6 +321,17 @@ func (e *Engine) wakeAttemptsOf(id skyport.PartitionID, gone bool) {
 		}
 	}
 }
+
+// local says whether nodes of the site are this machine: they share its network
+// and need no keys.
+func (e *Engine) local(site string) bool {
+	return slices.ContainsFunc(e.Catalog.Sites(), func(s skyport.Site) bool { return s.Name == site && s.Local })
+}
+
+func onThisMachine(n skyport.Node) bool { return strings.HasPrefix(n.Endpoint, "unix:") }
+
+// leaseEnd is until when what is renewed now lives.
+func (e *Engine) leaseEnd() time.Time { return time.Now().Add(e.Limits.Lease).UTC() }
 
 // Wake makes the scheduler look again: the catalogue has changed.
 func (e *Engine) Wake() { e.wakeScheduler() }

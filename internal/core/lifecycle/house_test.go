@@ -22,6 +22,7 @@ import (
 	"github.com/openworkload/skyport/internal/core/lifecycle"
 	"github.com/openworkload/skyport/internal/core/store"
 	"github.com/openworkload/skyport/internal/forward"
+	"github.com/openworkload/skyport/internal/seal"
 	"github.com/openworkload/skyport/internal/transfer"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/protocol/protocoltest"
@@ -89,8 +90,13 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
+	sealer, err := seal.Open(filepath.Join(h.dir, "sealing.key"))
+	if err != nil {
+		h.Fatal(err)
+	}
 	engine = lifecycle.New(lifecycle.Options{
-		Store: db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
+		Sealer: sealer,
+		Store:  db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
 		Staging: func(skyport.UserID) (*transfer.Depot, error) {
 			return nil, skyport.Errorf(skyport.CodeNotFound, "none")
 		},

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/internal/core/link"
@@ -66,7 +68,7 @@ func (p *partition) reconcile(ctx context.Context) {
 func (p *partition) step(ctx context.Context, row *skyport.Partition) error {
 	switch row.State {
 	case skyport.PartitionPlanned:
-		return p.move(ctx, skyport.PartitionPlanned, skyport.PartitionCreating, skyport.DetailsPartitionNotYet, nil)
+		return p.plan(ctx, row)
 	case skyport.PartitionCreating, skyport.PartitionBooting:
 		return p.create(ctx, row)
 	case skyport.PartitionConnecting:
@@ -93,7 +95,11 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 	defer stop()
 
 	if row.State == skyport.PartitionCreating {
-		err := p.e.Gate.Create(ctx, p.spec(row))
+		spec, err := p.spec(ctx, row)
+		if err != nil {
+			return p.failPastDeadline(ctx, err)
+		}
+		err = p.e.Gate.Create(ctx, spec)
 		if errors.Is(err, gate.ErrPermanent) {
 			p.refuse(row, err)
 			return p.fail(ctx, fmt.Sprintf("site %s refused the partition: %v", row.Site, err))
@@ -135,15 +141,18 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
 	ctx, cancel := p.while(ctx, skyport.PartitionConnecting)
 	defer cancel()
-	l, err := p.open(row)
-	if err != nil {
-		return p.fail(ctx, err.Error())
+	l, err := p.open(ctx, row)
+	if err != nil || l == nil {
+		return err
 	}
 	deadline := time.Now().Add(p.e.Limits.Connect)
 	for {
 		up, _, cause := l.Up()
 		if up {
 			return p.ready(ctx)
+		}
+		if errors.Is(cause, link.ErrRefused) {
+			return p.fail(ctx, cause.Error())
 		}
 		if time.Now().After(deadline) {
 			return p.fail(ctx, fmt.Sprintf("the worker did not answer within %s: %v", p.e.Limits.Connect, cause))
@@ -171,9 +180,9 @@ func (p *partition) ready(ctx context.Context) error {
 func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 	ctx, cancel := p.while(ctx, skyport.PartitionReady, skyport.PartitionBusy)
 	defer cancel()
-	l, err := p.open(row)
-	if err != nil {
-		return p.fail(ctx, err.Error())
+	l, err := p.open(ctx, row)
+	if err != nil || l == nil {
+		return err
 	}
 	gone := make(chan string, 1)
 	watching, stop := context.WithCancel(ctx)
@@ -183,7 +192,7 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 
 	for {
 		renew := p.e.Limits.Lease / 4
-		if err := p.e.Gate.Extend(ctx, row.Site, row.ID, time.Now().Add(p.e.Limits.Lease)); err != nil && ctx.Err() == nil {
+		if err := p.extend(ctx, row, l); err != nil && ctx.Err() == nil {
 			p.e.log.Warn("the lease was not renewed", "partition", row.ID, "error", err)
 			renew = min(renew, time.Minute)
 		}
@@ -195,8 +204,11 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 				p.removeStrays(ctx, l)
 			} else {
 				left := p.e.Limits.Lost - time.Since(since)
-				if left <= 0 {
-					return p.fail(ctx, fmt.Sprintf("node %s has not answered for %s: %v", row.Nodes[0].Name, p.e.Limits.Lost, cause))
+				switch {
+				case errors.Is(cause, link.ErrRefused):
+					return p.fail(ctx, cause.Error())
+				case left <= 0:
+					return p.fail(ctx, fmt.Sprintf("no answer for %s: %v", p.e.Limits.Lost, cause))
 				}
 				most = min(most, left)
 			}
@@ -214,6 +226,28 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 			timer.Stop()
 		}
 	}
+}
+
+// extend moves the end of the partition's life: at the gate, and on the nodes,
+// which end by themselves should nobody ever come back.
+func (p *partition) extend(ctx context.Context, row *skyport.Partition, l *link.Link) error {
+	until := p.e.leaseEnd()
+	if err := p.e.Gate.Extend(ctx, row.Site, row.ID, until); err != nil {
+		return fmt.Errorf("at the site: %w", err)
+	}
+	if p.e.local(row.Site) {
+		return nil // the gate watches over its processes
+	}
+	all, ctx := errgroup.WithContext(ctx)
+	for i, n := range row.Nodes {
+		all.Go(func() error {
+			if err := l.Node(i).SetLease(ctx, until); err != nil {
+				return fmt.Errorf("on node %s: %w", n.Name, err)
+			}
+			return nil
+		})
+	}
+	return all.Wait() //nolint:wrapcheck // wrapped above
 }
 
 // watchSite tells when the site has lost the partition or given it up.
@@ -252,7 +286,7 @@ func (p *partition) drain(ctx context.Context) error {
 			return p.move(ctx, skyport.PartitionDraining, skyport.PartitionDeleting, "Removing from the site", nil)
 		}
 		if row := p.current(); silent && !row.ReadyAt.IsZero() {
-			if _, err := p.open(&row); err != nil {
+			if _, err := p.open(ctx, &row); err != nil {
 				return err
 			}
 		}
@@ -290,6 +324,9 @@ func (p *partition) remove(ctx context.Context, row *skyport.Partition) error {
 				cancel()
 				return p.update(ctx, skyport.PartitionDeleting, func(tx *store.Tx, row *skyport.Partition) error {
 					row.DeletedAt = tx.Now()
+					if err := tx.DeletePartitionKeys(row.ID); err != nil {
+						return err
+					}
 					return tx.MovePartition(row, skyport.PartitionDeleted, "Removed; the site confirms it")
 				})
 			}
@@ -304,19 +341,6 @@ func (p *partition) remove(ctx context.Context, row *skyport.Partition) error {
 			version = next
 		}
 	}
-}
-
-// spec is what the gate is asked for: made of the row alone, so that the same
-// call can be made again. Only the lease moves.
-func (p *partition) spec(row *skyport.Partition) gate.PartitionSpec {
-	spec := gate.PartitionSpec{
-		ID: row.ID, Owner: p.e.Owner, Site: row.Site, Flavor: row.Flavor.Name, Image: row.Image,
-		Lease: time.Now().Add(p.e.Limits.Lease).UTC(),
-	}
-	for _, n := range row.Nodes {
-		spec.Nodes = append(spec.Nodes, n.Name)
-	}
-	return spec
 }
 
 // refuse remembers that the site does not give this offer now.
@@ -438,14 +462,19 @@ func (p *partition) attempts() []skyport.Attempt {
 	return p.e.attemptsOn(p.id)
 }
 
-// open opens the link, once.
-func (p *partition) open(row *skyport.Partition) (*link.Link, error) {
+// open opens the link, once. It is nil when the partition has failed because there
+// can be none.
+func (p *partition) open(ctx context.Context, row *skyport.Partition) (*link.Link, error) {
 	if l := p.linked(); l != nil {
 		return l, nil
 	}
-	l, err := link.Open(link.Options{Nodes: row.Nodes[:1], Changed: p.runChanged, Logger: p.e.log})
+	keys, err := p.keys(ctx, row)
 	if err != nil {
-		return nil, fmt.Errorf("link: %w", err)
+		return nil, err
+	}
+	l, err := link.Open(link.Options{Nodes: row.Nodes, Keys: keys, Join: join(row.Nodes, keys), Changed: p.runChanged, Logger: p.e.log})
+	if err != nil {
+		return nil, p.fail(ctx, "link: "+err.Error())
 	}
 	p.e.mu.Lock()
 	p.link = l
@@ -472,22 +501,24 @@ func (p *partition) runChanged(run string) {
 	}
 }
 
-// removeStrays has the worker forget runs that no attempt stands behind. A
+// removeStrays has the workers forget runs that no attempt stands behind. A
 // request to make a run that was under way when its job was canceled may have
 // arrived after the request to remove it. Rows come before runs, so a run
 // without an attempt is nobody's.
 func (p *partition) removeStrays(ctx context.Context, l *link.Link) {
-	for _, run := range l.Runs() {
-		p.e.mu.Lock()
-		stray := !slices.ContainsFunc(p.e.attempts[jobOf(run)], func(a *attempt) bool {
-			return skyport.RunName(a.job, a.number) == run
-		})
-		p.e.mu.Unlock()
-		if !stray {
-			continue
-		}
-		if err := l.Worker().Remove(ctx, run); err != nil && ctx.Err() == nil {
-			p.e.log.Warn("a run that is nobody's was not removed", "partition", p.id, "run", run, "error", err)
+	for i, node := range p.current().Nodes {
+		for _, run := range l.NodeRuns(i) {
+			p.e.mu.Lock()
+			stray := !slices.ContainsFunc(p.e.attempts[jobOf(run)], func(a *attempt) bool {
+				return skyport.RunName(a.job, a.number) == run
+			})
+			p.e.mu.Unlock()
+			if !stray {
+				continue
+			}
+			if err := l.Node(i).Remove(ctx, run); err != nil && ctx.Err() == nil {
+				p.e.log.Warn("a run that is nobody's was not removed", "partition", p.id, "node", node.Name, "run", run, "error", err)
+			}
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +32,8 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 		return true, a.fail(ctx, "the ports of the job cannot be opened: "+err.Error())
 	}
 	a.e.Archive.Begin(v.row.Job, v.row.Number)
-	spec.Start = len(v.job.Request.InputFiles) == 0
+	inputs := len(v.job.Request.InputFiles) > 0
+	spec.Start = !inputs && len(spec.Peers) == 0
 	if spec.Start {
 		if err := a.starting(ctx); err != nil {
 			return false, err
@@ -44,42 +44,23 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	if err != nil {
 		return false, a.judge(ctx, fmt.Errorf("prepare the run: %w", err))
 	}
+	v.link.Note(status)
 	if spec.Start {
 		a.asked = true
-		v.link.Note(status)
 		return true, nil
 	}
-	if err := a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
-		row.Phase = max(row.Phase, skyport.PhaseStaging)
-		if err := tx.UpdateAttempt(row); err != nil {
-			return err
+	if err := prepareMembers(ctx, &v, spec); err != nil {
+		return false, a.judge(ctx, err)
+	}
+	if inputs {
+		if done, err := a.upload(ctx, v, spec); err != nil || !done {
+			return true, err
 		}
-		return tx.MoveJob(job, skyport.JobTransferring, skyport.DetailsDataUploading)
-	}); err != nil {
-		return false, err
 	}
-	source, err := a.inputs(ctx, &v.job)
-	if err != nil {
-		return true, a.fail(ctx, "the inputs cannot be read: "+err.Error())
+	if ready, err := a.awaitMembers(ctx, &v); err != nil || !ready {
+		return true, err
 	}
-	for _, text := range source.Manifest().Warnings {
-		a.warn(ctx, "input "+text)
-	}
-	moved, err := transfer.Push(ctx, worker.HTTP(), worker.InputsURL(spec.Run), source, transfer.Options{
-		Name: "inputs", Attempts: 5, Progress: a.progress(&v),
-	})
-	if err != nil {
-		return false, a.judge(ctx, fmt.Errorf("upload the inputs: %w", err))
-	}
-	if err := a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
-		if err := markStarting(tx, row); err != nil {
-			return err
-		}
-		if err := tx.NoteJob(job, skyport.EventTransfer, fmt.Sprintf("Inputs uploaded: %s in %d file(s)", moved.Total, moved.Files), &moved); err != nil {
-			return err
-		}
-		return tx.MoveJob(job, skyport.JobTransferring, skyport.DetailsDataUploaded)
-	}); err != nil {
+	if err := a.starting(ctx); err != nil {
 		return false, err
 	}
 	status, err = worker.Start(ctx, spec.Run)
@@ -91,12 +72,62 @@ func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) 
 	return true, nil
 }
 
+// upload brings the inputs to the main node. It is not done when the job was
+// ended, because they cannot be read.
+func (a *attempt) upload(ctx context.Context, v view, spec protocol.RunSpec) (done bool, err error) {
+	worker := v.link.Worker()
+	if err := a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
+		row.Phase = max(row.Phase, skyport.PhaseStaging)
+		if err := tx.UpdateAttempt(row); err != nil {
+			return err
+		}
+		return tx.MoveJob(job, skyport.JobTransferring, skyport.DetailsDataUploading)
+	}); err != nil {
+		return false, err
+	}
+	source, err := a.inputs(ctx, &v.job)
+	if err != nil {
+		return false, a.fail(ctx, "the inputs cannot be read: "+err.Error())
+	}
+	for _, text := range source.Manifest().Warnings {
+		a.warn(ctx, "input "+text)
+	}
+	moved, err := transfer.Push(ctx, worker.HTTP(), worker.InputsURL(spec.Run), source, transfer.Options{
+		Name: "inputs", Attempts: 5, Progress: a.progress(&v),
+	})
+	if err != nil {
+		return false, a.judge(ctx, fmt.Errorf("upload the inputs: %w", err))
+	}
+	err = a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, job *skyport.Job) error {
+		if len(spec.Peers) == 0 { // else other nodes may not be ready yet
+			if err := markStarting(tx, row); err != nil {
+				return err
+			}
+		}
+		if err := tx.NoteJob(job, skyport.EventTransfer, fmt.Sprintf("Inputs uploaded: %s in %d file(s)", moved.Total, moved.Files), &moved); err != nil {
+			return err
+		}
+		return tx.MoveJob(job, skyport.JobTransferring, skyport.DetailsDataUploaded)
+	})
+	return err == nil, err
+}
+
 // starting notes, before it is so, that the start is asked for: a script that may
 // have begun must not be taken for one that has not, should its node be lost.
 func (a *attempt) starting(ctx context.Context) error {
+	if a.noted() {
+		return nil
+	}
 	return a.update(ctx, func(tx *store.Tx, row *skyport.Attempt, _ *skyport.Job) error {
 		return markStarting(tx, row)
 	})
+}
+
+// noted says whether that is written already.
+func (a *attempt) noted() bool {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	return a.row.Phase >= skyport.PhaseStarting
 }
 
 func markStarting(tx *store.Tx, row *skyport.Attempt) error {
@@ -156,12 +187,18 @@ func (a *attempt) runSpec(ctx context.Context, v view) (protocol.RunSpec, error)
 	}
 	request := v.job.Request
 	// Out ports that the job reaches without us need nobody to listen.
-	request.Ports = forward.Forwarded(request.Ports, a.shared(v.partition.Site), a.submissionAddress(&v.job))
+	var registries []protocol.Registry
+	if request.ContainerImage != "" && a.e.Registries != nil {
+		if registries, err = a.e.Registries(ctx, v.job.Owner, request.ContainerImage); err != nil {
+			return protocol.RunSpec{}, fmt.Errorf("logins for the registry of %s: %w", request.ContainerImage, err)
+		}
+	}
+	request.Ports = forward.Forwarded(request.Ports, a.e.local(v.partition.Site), a.submissionAddress(&v.job))
 	return protocol.RunSpec{
 		Run: skyport.RunName(v.row.Job, v.row.Number), Job: v.row.Job, Attempt: v.row.Number, Script: script,
 		Request: request, Nodes: v.job.NodeNames, Env: environment(&v.job),
 		CPUs: v.row.CPUs, Memory: v.row.Memory, GPUs: v.row.GPUs, Address: v.row.Address,
-		Grace: skyport.Seconds(a.e.Limits.Grace / time.Second),
+		Grace: skyport.Seconds(a.e.Limits.Grace / time.Second), Peers: peers(v.partition.Nodes), Registries: registries,
 	}, nil
 }
 
@@ -323,7 +360,7 @@ func (a *attempt) openForwards(ctx context.Context, v view) error {
 		Connect:           func(ctx context.Context, port int) (net.Conn, error) { return worker.Connect(ctx, run, port) },
 		Accept:            func(ctx context.Context, port int) (net.Conn, error) { return worker.Accept(ctx, run, port) },
 		SubmissionAddress: a.submissionAddress(&v.job),
-		SharedNetwork:     a.shared(v.partition.Site),
+		SharedNetwork:     a.e.local(v.partition.Site),
 		Logger:            a.e.log,
 	})
 	if err != nil {
@@ -369,11 +406,6 @@ func (a *attempt) submissionAddress(job *skyport.Job) string {
 		return job.Request.SubmissionAddress
 	}
 	return job.Origin
-}
-
-// shared says whether nodes of the site share this machine's network.
-func (a *attempt) shared(site string) bool {
-	return slices.ContainsFunc(a.e.Catalog.Sites(), func(s skyport.Site) bool { return s.Name == site && s.Local })
 }
 
 // Ports tells how the forwarded ports of a job are doing.

@@ -81,6 +81,11 @@ type Command struct {
 	Node string `json:"node,omitempty"`
 }
 
+// Lease says until when a node lives.
+type Lease struct {
+	Until time.Time `json:"until"`
+}
+
 // NodeUsage is what a node uses as a whole at one moment. Counters grow since
 // its boot; rates are for who reads twice.
 type NodeUsage struct {
