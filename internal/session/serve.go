@@ -15,7 +15,7 @@ import (
 
 // Served is what the server of a command connects with it.
 type Served struct {
-	Stdin          io.Reader
+	Stdin          io.Reader // an io.Closer too, which frees a Read that waits
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size           // the latest size only
 	Signals        <-chan syscall.Signal // at most 16 wait; further ones are dropped
@@ -208,6 +208,12 @@ func (i *input) close(err error) {
 		i.err = err
 	}
 	i.grown.Broadcast()
+}
+
+// Close frees who waits for input; there is no more.
+func (i *input) Close() error {
+	i.close(io.ErrClosedPipe)
+	return nil
 }
 
 // Read waits for input. A caller that went away is io.ErrUnexpectedEOF.

@@ -58,15 +58,13 @@ func (p *Process) Launch(run Run) (shim.Launch, error) {
 		return shim.Launch{}, skyport.Errorf(skyport.CodeNoEngine,
 			"container image %s: this node has no container engine", spec.Request.ContainerImage)
 	}
+	if spec.Member {
+		return shim.Launch{}, nil // processes need nothing to be there
+	}
 	interpreter, err := interpreterOf(run.Script)
 	if err != nil {
 		return shim.Launch{}, err
 	}
-	env := maps.Clone(p.env)
-	env["TMPDIR"] = filepath.Join(run.Dir, "tmp")
-	maps.Copy(env, spec.Env)
-	name, value, _ := strings.Cut(mark(spec.Run), "=")
-	env[name] = value
 	launch := shim.Launch{
 		Argv:      append(interpreter, run.Script),
 		Dir:       run.Work,
@@ -83,10 +81,33 @@ func (p *Process) Launch(run Run) (shim.Launch, error) {
 	if launch.Grace <= 0 {
 		launch.Grace = DefaultGrace
 	}
-	for _, key := range slices.Sorted(maps.Keys(env)) {
-		launch.Env = append(launch.Env, key+"="+env[key])
-	}
+	launch.Env = entries(p.runEnv(run))
 	return launch, nil
+}
+
+// Ready has nothing to wait for.
+func (p *Process) Ready(context.Context, Run) error { return nil }
+
+// runEnv is the environment of the run's script and commands.
+func (p *Process) runEnv(run Run) map[string]string {
+	env := maps.Clone(p.env)
+	env["TMPDIR"] = filepath.Join(run.Dir, "tmp")
+	maps.Copy(env, run.Spec.Env)
+	if run.Bin != "" {
+		env["PATH"] = run.Bin + ":" + env["PATH"]
+	}
+	name, value, _ := strings.Cut(mark(run.Spec.Run), "=")
+	env[name] = value
+	return env
+}
+
+// entries is an environment as programs get it.
+func entries(env map[string]string) []string {
+	list := make([]string, 0, len(env))
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, key+"="+env[key])
+	}
+	return list
 }
 
 // interpreterOf reads the #! line. The kernel could do it, but refuses a

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 
+	"github.com/openworkload/skyport/internal/session"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/shim"
 )
@@ -16,8 +17,18 @@ type Runtime interface {
 	// An error means that the run cannot be started here.
 	Prepare(ctx context.Context, run Run, progress func(details string)) error
 	// Launch says what the shim has to execute. An error means that the run
-	// cannot be started here.
+	// cannot be started here. A run that is a member (RunSpec.Member) has no
+	// script: what is launched keeps its surroundings up until the shim is told
+	// to stop; no Argv at all says that there is nothing to keep up.
 	Launch(run Run) (shim.Launch, error)
+	// Ready waits until commands can be executed in a run whose shim has begun,
+	// and fails when they never can. Only members are asked.
+	Ready(ctx context.Context, run Run) error
+	// Exec runs a command beside the run's script, with the script's environment,
+	// limits and user, connected with s; nil for the run means on the node itself,
+	// as its user. It returns when the command has ended. When ctx ends it ends the
+	// command: HUP, TERM, KILL. A command that cannot be started is session.Failed.
+	Exec(ctx context.Context, run *Run, command protocol.Command, s *session.Served) session.Exit
 	// Clean ends and removes all that belongs to the run and lies outside its
 	// directory. The worker calls it when no shim of the run lives.
 	Clean(ctx context.Context, run Run) error
@@ -32,6 +43,10 @@ type Run struct {
 	Dir, Work string
 	// Script is the path of the executable script.
 	Script string
+	// Task is the directory with the host file and the socket of swm-task, Bin the
+	// one with swm-task and swm-rsh, which comes first in PATH. Script and commands
+	// find both at the same paths, wherever they run.
+	Task, Bin string
 	// Stdin, Stdout and Stderr are absolute paths.
 	Stdin, Stdout, Stderr string
 }
