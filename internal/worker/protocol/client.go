@@ -87,18 +87,6 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return info, c.call(ctx, http.MethodGet, base+"/worker", nil, &info)
 }
 
-// SetLease says until when the node lives: past it the node ends by itself, where
-// it was made to.
-func (c *Client) SetLease(ctx context.Context, until time.Time) error {
-	return c.call(ctx, http.MethodPut, base+"/lease", Lease{Until: until.UTC()}, nil)
-}
-
-// NodeUsage asks what the node uses as a whole.
-func (c *Client) NodeUsage(ctx context.Context) (NodeUsage, error) {
-	var usage NodeUsage
-	return usage, c.call(ctx, http.MethodGet, base+"/usage", nil, &usage)
-}
-
 // Prepare makes the run's directory; with spec.Start it also starts the run.
 // Preparing again with the same spec changes nothing; with another one it is
 // CodeConflict.

@@ -81,37 +81,11 @@ type Command struct {
 	Node string `json:"node,omitempty"`
 }
 
-// Lease says until when a node lives.
-type Lease struct {
-	Until time.Time `json:"until"`
-}
-
-// NodeUsage is what a node uses as a whole at one moment. Counters grow since
-// its boot; rates are for who reads twice.
-type NodeUsage struct {
-	Time      time.Time     `json:"time"`
-	Node      string        `json:"node"`
-	CPUs      int           `json:"cpus"`
-	CPUBusy   float64       `json:"cpu_busy" doc:"Seconds of all CPUs together, since boot"`
-	Memory    skyport.Bytes `json:"memory" doc:"In use, without caches"`
-	MemoryAll skyport.Bytes `json:"memory_all"`
-	Disk      skyport.Bytes `json:"disk" doc:"In use on the file system of the jobs"`
-	DiskAll   skyport.Bytes `json:"disk_all"`
-	DiskRead  skyport.Bytes `json:"disk_read" doc:"Since boot"`
-	DiskWrite skyport.Bytes `json:"disk_write" doc:"Since boot"`
-	NetIn     skyport.Bytes `json:"net_in" doc:"Since boot, without loopback"`
-	NetOut    skyport.Bytes `json:"net_out" doc:"Since boot, without loopback"`
-	GPUs      []GPUUsage    `json:"gpus,omitempty"`
-}
+// NodeUsage is what a node uses as a whole at one moment.
+type NodeUsage = skyport.NodeUsage
 
 // GPUUsage is one GPU of a node.
-type GPUUsage struct {
-	Index     int           `json:"index"`
-	Name      string        `json:"name"`
-	Busy      float64       `json:"busy" doc:"Percent"`
-	Memory    skyport.Bytes `json:"memory"`
-	MemoryAll skyport.Bytes `json:"memory_all"`
-}
+type GPUUsage = skyport.GPUUsage
 
 // RunState is how far a run is on its worker.
 type RunState string
@@ -156,13 +130,8 @@ type PortStatus struct {
 // Usage sums up the samples of a run.
 type Usage = skyport.Usage
 
-// Sample is one measurement of a run's process tree, over Seconds.
-type Sample struct {
-	Time    time.Time     `json:"time"`
-	Seconds float64       `json:"seconds"`
-	CPU     float64       `json:"cpu" doc:"Percent of one cpu"`
-	Memory  skyport.Bytes `json:"memory" doc:"Resident memory"`
-}
+// Sample is one measurement of a run's process tree.
+type Sample = skyport.Sample
 
 // Event is one line of the watch stream: the status of a run that changed, or
 // the name of one that was removed. After connecting the stream tells all runs
