@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: build worker demo test lint fmt golden fuzz crash bench release clean help
+.PHONY: build worker demo demo-remote test lint fmt golden fuzz crash bench release clean help
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -26,6 +26,11 @@ worker:
 demo: build
 	@$(GO) build $(GOFLAGS) -o bin/opticks ./examples/opticks
 	@bash examples/opticks/demo.sh
+
+## demo-remote: the same over three real nodes with containers; needs a Docker engine and root
+demo-remote: build
+	@$(GO) build $(GOFLAGS) -o bin/example-registry ./examples/remote/registry
+	@bash examples/remote/demo.sh
 
 ## test: everything that must hold, as CI runs it
 test: build
