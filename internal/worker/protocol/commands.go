@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/forward"
@@ -29,6 +31,23 @@ func (c *Client) CommandIn(ctx context.Context, run string) (net.Conn, error) {
 		return nil, fmt.Errorf("run a command on the node: %w", err)
 	}
 	return conn, nil
+}
+
+// NodeUsage asks what the node uses as a whole.
+func (c *Client) NodeUsage(ctx context.Context) (NodeUsage, error) {
+	var usage NodeUsage
+	return usage, c.call(ctx, http.MethodGet, base+"/usage", nil, &usage)
+}
+
+// Lease says until when a node lives.
+type Lease struct {
+	Until time.Time `json:"until"`
+}
+
+// SetLease says until when the node lives: past it the node ends by itself, where
+// it was made to.
+func (c *Client) SetLease(ctx context.Context, until time.Time) error {
+	return c.call(ctx, http.MethodPut, base+"/lease", Lease{Until: until.UTC()}, nil)
 }
 
 // FilesURL is where files of a run's work directory are moved to and from while

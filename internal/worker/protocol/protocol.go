@@ -10,6 +10,7 @@ import (
 type Info struct {
 	Version string    `json:"version" doc:"Build version of the worker"`
 	Node    string    `json:"node" doc:"Name of the node"`
+	Arch    string    `json:"arch" doc:"Architecture, such as amd64"`
 	BootID  string    `json:"boot_id" doc:"Changes when the node boots: runs started before are lost"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
