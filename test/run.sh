@@ -51,7 +51,7 @@ tools() {
   [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
   command -v ssh >/dev/null || missing+=(openssh-client)
   command -v dockerd >/dev/null || docker info >/dev/null 2>&1 || missing+=(docker.io)
-  command -v docker >/dev/null || missing+=(docker-cli)
+  command -v docker >/dev/null || missing+=(docker.io)
   command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || missing+=(debootstrap)
   command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
   command -v iptables >/dev/null || [ -x /usr/sbin/iptables ] || missing+=(iptables)
