@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: build worker demo demo-remote test lint fmt golden fuzz crash bench release clean help
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash bench release clean help
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -21,6 +21,10 @@ build: worker
 ## worker: the nodes' binary, compressed, where skyport embeds it
 worker:
 	@$(GO) run ./internal/workerbin/gen -version '$(VERSION)'
+
+## node-image: the image of nodes that are containers (NODE_IMAGE, MIRROR); root, Docker
+node-image:
+	@sh images/node/build.sh
 
 ## demo: a real job's whole life on this machine; no cloud, no root
 demo: build
