@@ -27,6 +27,7 @@ import (
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/client"
 	"github.com/openworkload/skyport/internal/spool"
+	"github.com/openworkload/skyport/test/wire"
 )
 
 // patience bounds every wait. It is long because the machine may be small and
@@ -100,6 +101,9 @@ type house struct {
 	up    []*daemon // what runs now
 	c     *client.Client
 	kept  []string // logs of daemons that ended
+
+	network  *wire.Namespace // where all of it runs
+	patience time.Duration
 }
 
 // newHouse makes a house in which nothing runs yet. Further environment, such
@@ -113,7 +117,8 @@ func newHouse(t *testing.T, env ...string) *house {
 	}
 	h := &house{
 		t: t, dir: dir, home: filepath.Join(dir, "home"), spool: filepath.Join(dir, "spool"), work: filepath.Join(dir, "work"),
-		env: map[string]string{"SWM_KEEP_ALIVE": "0s"},
+		env:     map[string]string{"SWM_KEEP_ALIVE": "0s"},
+		network: &wire.Namespace{}, patience: patience,
 	}
 	h.env["HOME"], h.env["SWM_SPOOL"] = h.home, h.spool
 	for _, entry := range env {
@@ -220,17 +225,17 @@ func (h *house) command(ctx context.Context, args ...string) *exec.Cmd {
 func (h *house) run(stdin string, args ...string) (out, errs string, code int) {
 	h.t.Helper()
 	// Also called when the test's own context has ended.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), h.patience)
 	defer cancel()
 	cmd := h.command(ctx, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	err := cmd.Run()
+	err := h.network.Exec(cmd)
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
 		h.t.Errorf("skyport %s: %v", strings.Join(args, " "), err)
 	}
 	if ctx.Err() != nil {
-		h.t.Errorf("skyport %s did not end within %s: %s", strings.Join(args, " "), patience, stderr.String())
+		h.t.Errorf("skyport %s did not end within %s: %s", strings.Join(args, " "), h.patience, stderr.String())
 	}
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 }
@@ -294,7 +299,7 @@ func (h *house) startAs(cmd *exec.Cmd, args ...string) *daemon {
 	cmd.Stdout, cmd.Stderr = d.out, d.log
 	// Like a shell: a group of its own, so that a kill reaches it alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	if err := h.network.Start(cmd); err != nil {
 		h.t.Fatal(err)
 	}
 	go func() {
@@ -355,10 +360,15 @@ func (h *house) client() *client.Client {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c, err := client.New(client.Options{
+	options := client.Options{
 		URL: now.URL, CAFile: spool.Layout{Dir: h.spool}.CAChain(),
 		CertFile: filepath.Join(h.home, ".swm", "cert.pem"), KeyFile: filepath.Join(h.home, ".swm", "key.pem"), Patience: -1,
-	})
+	}
+	if h.network.Name != "" {
+		options.HTTPClient = h.https(filepath.Join(h.home, ".swm"))
+		options.HTTPClient.Timeout = 0
+	}
+	c, err := client.New(options)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -426,7 +436,7 @@ func (h *house) until(what string, ok func() bool) {
 
 func (h *house) ended(what string, ok func() bool) bool {
 	h.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(h.patience)
 	for pause := 5 * time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
 			h.t.Errorf("waited in vain until %s", what)
@@ -520,7 +530,7 @@ func (h *house) job(id skyport.JobID) skyport.Job {
 // wait waits until the job has ended.
 func (h *house) wait(id skyport.JobID) skyport.Job {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(h.t.Context(), h.patience)
 	defer cancel()
 	job, err := h.client().Wait(ctx, id)
 	if err != nil {
@@ -608,7 +618,7 @@ func (h *house) https(pair string) *http.Client {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
 	return &http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}},
+		DisableKeepAlives: true, DialContext: h.network.Dial, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}},
 	}}
 }
 
