@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/openworkload/skyport/internal/worker"
+	"github.com/openworkload/skyport/internal/worker/runtime"
 	"github.com/openworkload/skyport/internal/worker/shim"
 )
 
@@ -31,10 +32,26 @@ Example:
 `
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "shim" { // before all else: a script waits for it
-		exit(shim.Main(os.Args[2]))
+	if len(os.Args) > 2 { // before all else: a script waits for these
+		switch os.Args[1] {
+		case "shim":
+			exitIf(len(os.Args) == 3, func() error { return shim.Main(os.Args[2]) })
+		case "contain": // beside a shim, for a container
+			exitIf(len(os.Args) == 3, func() error { return runtime.Contain(os.Args[2]) })
+		case "init": // the first process of a container
+			exitIf(len(os.Args) == 3, func() error { return runtime.Init(os.Args[2]) })
+		case "exec": // a further one of a container
+			exitIf(len(os.Args) > 3, func() error { return runtime.ExecInside(os.Args[2:]) })
+		}
 	}
 	exit(run(os.Args[1:], os.Stdout))
+}
+
+// exitIf ends the process with what f says, or goes on when it was not called rightly.
+func exitIf(right bool, f func() error) {
+	if right {
+		exit(f())
+	}
 }
 
 func exit(err error) {

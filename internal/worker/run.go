@@ -33,6 +33,7 @@ const (
 	startFile   = "start" // the start was asked for
 	scriptFile  = "script"
 	metricsFile = "metrics.json"
+	loginsFile  = "registries.json" // for the image, until it is there
 	workDir     = "work"
 	stageDir    = "stage" // inputs that are not complete
 	tempDir     = "tmp"
@@ -45,7 +46,9 @@ type run struct {
 	w    *Worker
 	name string
 	dir  string
-	spec protocol.RunSpec
+	// shared is its directory that all nodes of the partition have; empty: none.
+	shared string
+	spec   protocol.RunSpec
 	rt   runtime.Run
 	log  *slog.Logger
 
@@ -65,6 +68,10 @@ type run struct {
 	outputs  *transfer.Tree
 	scanning chan struct{} // closed when the scan of outputs is over
 	removed  bool
+	visits   map[*visit]struct{} // commands beside the script
+	tasks    *taskServer
+	asked    bool // whether a member is ready
+	ready    bool // of a member: commands can be run
 }
 
 // makeRun puts a new run on disk: all of it, or nothing.
@@ -74,7 +81,12 @@ func (w *Worker) makeRun(spec protocol.RunSpec) error {
 	if err != nil {
 		return diskError("make run "+spec.Run, err)
 	}
+	logins := spec.Registries
+	spec.Registries = nil
 	data, err := json.Marshal(spec)
+	if err == nil && len(logins) > 0 {
+		err = shim.Write(dir, loginsFile, logins)
+	}
 	if err == nil {
 		err = errors.Join(
 			os.WriteFile(filepath.Join(dir, specFile), data, 0o600),
@@ -82,6 +94,9 @@ func (w *Worker) makeRun(spec protocol.RunSpec) error {
 			os.Mkdir(filepath.Join(dir, workDir), 0o700),
 			os.Mkdir(filepath.Join(dir, tempDir), 0o700),
 		)
+	}
+	if shared := w.sharedWork(spec); err == nil && shared != "" && !spec.Member {
+		err = os.MkdirAll(filepath.Join(shared, workDir), 0o700) // the members wait for it
 	}
 	if err == nil && spec.Start {
 		err = touch(dir, startFile)
@@ -101,22 +116,28 @@ func (w *Worker) openRun(name string) (*run, error) {
 	r := &run{
 		w: w, name: name, dir: dir, log: w.log.With("run", name),
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		parks: make(map[int]*forward.Park), sockets: make(map[int]proc.Listener),
+		parks: make(map[int]*forward.Park), sockets: make(map[int]proc.Listener), visits: make(map[*visit]struct{}),
 	}
 	if err := shim.Read(dir, specFile, &r.spec); err != nil {
 		return nil, err
 	}
+	r.shared = w.sharedWork(r.spec)
 	work := r.workDir()
 	r.rt = runtime.Run{
 		Spec: r.spec, Dir: dir, Work: work, Script: filepath.Join(dir, scriptFile),
 		Stdin:  within(work, r.spec.Request.Stdin, os.DevNull),
 		Stdout: within(work, r.spec.Request.Stdout, "stdout.log"),
 		Stderr: within(work, r.spec.Request.Stderr, "stderr.log"),
+		Task:   filepath.Join(dir, taskDir), Bin: filepath.Join(w.opts.Dir, binDir),
 	}
+	r.rt.Spec.Env = r.environment()
 	for _, p := range r.spec.Request.Ports {
-		if p.Direction == skyport.In {
+		if p.Direction == skyport.In && !r.spec.Member { // the ports are the script's
 			r.inPorts = append(r.inPorts, p.Number)
 		}
+	}
+	if err := shim.Read(dir, loginsFile, &r.rt.Spec.Registries); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	r.inputs = transfer.NewReceiver(work, transfer.ReceiverOptions{Stage: r.stage()})
 	r.record.load(filepath.Join(dir, metricsFile))
@@ -136,13 +157,20 @@ func (w *Worker) openRun(name string) (*run, error) {
 // that the job names. An absolute one is the user's: it is made when it is not
 // there, and never removed.
 func (r *run) workDir() string {
-	return within(filepath.Join(r.dir, workDir), r.spec.Request.WorkDir, "")
+	dir := r.dir
+	if r.shared != "" {
+		dir = r.shared
+	}
+	return within(filepath.Join(dir, workDir), r.spec.Request.WorkDir, "")
 }
 
 // stage is where incomplete inputs lie: on the file system of the work directory.
 func (r *run) stage() string {
 	if filepath.IsAbs(r.spec.Request.WorkDir) {
 		return "" // the receiver's own choice, inside the directory
+	}
+	if r.shared != "" {
+		return filepath.Join(r.shared, stageDir)
 	}
 	return filepath.Join(r.dir, stageDir)
 }
@@ -191,14 +219,50 @@ func (r *run) live(ctx context.Context) {
 	}
 }
 
-// prepare makes the runtime ready for the run.
+// prepare makes the runtime ready for the run, unless it is to be stopped before.
 func (r *run) prepare(ctx context.Context) error {
 	if shim.Exists(r.dir, shim.LaunchFile) || shim.Exists(r.dir, shim.ExitFile) || shim.Exists(r.dir, shim.StopFile) {
-		return nil
+		return r.forgetLogins()
 	}
-	return r.w.runtime.Prepare(ctx, r.rt, func(details string) {
-		r.change(func(s *protocol.RunStatus) { s.Details = details })
-	})
+	preparing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	prepared := make(chan error, 1)
+	go func() {
+		prepared <- r.w.runtime.Prepare(preparing, r.rt, func(details string) {
+			r.change(func(s *protocol.RunStatus) { s.Details = details })
+		})
+	}()
+	for {
+		select {
+		case err := <-prepared:
+			if shim.Exists(r.dir, shim.StopFile) {
+				return r.forgetLogins()
+			}
+			if err == nil { // what was told of the way there is over
+				r.change(func(s *protocol.RunStatus) {
+					if s.State == protocol.RunStaging {
+						s.Details = ""
+					}
+				})
+			}
+			return errors.Join(err, r.forgetLogins())
+		case <-r.wake:
+			if shim.Exists(r.dir, shim.StopFile) {
+				cancel()
+			}
+		}
+	}
+}
+
+// forgetLogins removes what only the image was needed for.
+func (r *run) forgetLogins() error {
+	if r.w.ctx.Err() != nil {
+		return nil // the next worker may need them
+	}
+	if err := os.Remove(r.path(loginsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the registries' logins: %w", err)
+	}
+	return nil
 }
 
 // awaitStart waits until the start is asked for, and says whether it was. A
@@ -241,11 +305,17 @@ func (r *run) attend(ctx context.Context, attempt int) (done bool, err error) {
 		case shim.Exists(r.dir, shim.ExitFile):
 			return true, nil
 		case shim.Exists(r.dir, shim.BeganFile):
+			if r.holds() && r.heldSince() {
+				return true, r.hold(ctx)
+			}
 			r.lose(ctx)
 			return true, nil
 		}
 		if err := r.launch(); err != nil {
 			return false, err
+		}
+		if r.holds() {
+			return true, r.hold(ctx)
 		}
 		if attempt > maxShims {
 			return false, fmt.Errorf("the shim does not start: %s", r.complaint())
@@ -285,6 +355,9 @@ func (r *run) launch() error {
 	if err := r.openParks(); err != nil {
 		return err
 	}
+	if err := r.openTasks(); err != nil {
+		return err
+	}
 	if shim.Exists(r.dir, shim.LaunchFile) {
 		return nil
 	}
@@ -309,7 +382,7 @@ func (r *run) openParks() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.spec.Request.Ports {
-		if p.Direction != skyport.Out || r.parks[p.Number] != nil {
+		if p.Direction != skyport.Out || r.spec.Member || r.parks[p.Number] != nil {
 			continue
 		}
 		park, err := forward.NewPark(p.Number, forward.ParkOptions{Logger: r.log})
@@ -329,6 +402,9 @@ func (r *run) observe() {
 	r.watchLogs()
 	if err := r.openParks(); err != nil {
 		r.log.Warn("an out port of a running job is closed", "error", err)
+	}
+	if err := r.openTasks(); err != nil {
+		r.log.Warn("a running job can start no tasks", "error", err)
 	}
 }
 
@@ -352,9 +428,10 @@ func (r *run) watchLogs() {
 // settle ends what goes on around the run and is of use only while it lives.
 func (r *run) settle() {
 	r.mu.Lock()
-	parks, watches := r.parks, r.watches
-	r.parks, r.watches = make(map[int]*forward.Park), nil
+	parks, watches, tasks := r.parks, r.watches, r.tasks
+	r.parks, r.watches, r.tasks = make(map[int]*forward.Park), nil, nil
 	r.mu.Unlock()
+	tasks.close()
 	for _, watch := range watches {
 		r.w.logNotify.drop(watch)
 	}
@@ -391,7 +468,11 @@ func (r *run) refuse(ctx context.Context, err error) {
 		return
 	}
 	r.log.Warn("run refused", "error", err)
-	r.conclude(ctx, shim.Exit{Refused: err.Error(), Ended: time.Now().UTC()})
+	why := err.Error()
+	if hint := skyport.HintOf(err); hint != "" {
+		why += " (" + hint + ")"
+	}
+	r.conclude(ctx, shim.Exit{Refused: why, Ended: time.Now().UTC()})
 }
 
 // conclude writes the end of a run that never began. Only with the lock in
@@ -482,19 +563,28 @@ func (r *run) remove(ctx context.Context) error {
 	}
 	r.cancel() // live returns; the shim has its own life
 	<-r.ended
+	r.endCommands()
 	lock, err := r.kill(ctx)
 	if err != nil {
 		return err
 	}
 	// With the lock in hand: a shim that waits for it finds nothing to do.
 	defer func() { _ = lock.Close() }()
-	if !shim.Exists(r.dir, shim.ExitFile) && shim.Exists(r.dir, shim.LaunchFile) {
+	// A container outlives the end of its run when its engine was away then.
+	left := !shim.Exists(r.dir, shim.ExitFile) || shim.Exists(r.dir, shim.ContainerFile)
+	if left && shim.Exists(r.dir, shim.LaunchFile) {
 		if err := r.w.runtime.Clean(ctx, r.rt); err != nil {
 			return err
 		}
 	}
 	if err := r.inputs.Close(); err != nil {
 		r.log.Warn("close the inputs", "error", err)
+	}
+	r.w.files.forget(r.name)
+	if r.shared != "" && !r.spec.Member {
+		if err := removeAll(r.shared); err != nil {
+			return diskError("remove run "+r.name, err)
+		}
 	}
 	trash := filepath.Join(r.w.runs, fmt.Sprintf(".trash-%s-%d", r.name, time.Now().UnixNano()))
 	if err := os.Rename(r.dir, trash); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -37,7 +38,7 @@ type Options struct {
 	// Shim is the command that becomes a shim when the run's directory is
 	// appended; empty: this program with the argument shim.
 	Shim []string
-	// Runtime runs the scripts; nil: runtime.Process.
+	// Runtime runs the scripts; nil: runtime.Node.
 	Runtime runtime.Runtime
 	Logger  *slog.Logger // nil: slog.Default()
 }
@@ -59,6 +60,10 @@ type Worker struct {
 	notify      *notifier // of the runs' own files: told at once
 	logNotify   *notifier // of the logs: told together
 	observer    *observer
+	sessions    *sessions // commands beside scripts
+	tunnels     *tunnels
+	usage       *usage
+	files       *files
 
 	ctx  context.Context //nolint:containedctx // ends with Close
 	stop context.CancelFunc
@@ -118,6 +123,8 @@ func prepare(opts Options) (*Worker, error) {
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.observer = newObserver(w)
 	w.counts = newCounts(opts.Version)
+	w.sessions, w.tunnels = newSessions(), newTunnels(dir)
+	w.usage, w.files = newUsage(opts.Node, dir), newFiles()
 	return w, nil
 }
 
@@ -135,9 +142,16 @@ func (w *Worker) open() error {
 	if err != nil {
 		return err
 	}
+	if err := w.install(); err != nil {
+		return err
+	}
 	w.board = newBoard(epoch)
 	if w.runtime == nil {
-		w.runtime = runtime.NewProcess(w.opts.Dir)
+		node, err := runtime.NewNode(w.opts.Dir, w.shimCommand[0], w.log)
+		if err != nil {
+			return err //nolint:wrapcheck // Open wraps
+		}
+		w.runtime = node
 	}
 	w.notify, w.logNotify = newNotifier(0, w.log), newNotifier(logPause, w.log)
 	w.all.Go(func() { w.notify.run(w.refreshAll) })
@@ -283,17 +297,23 @@ func (w *Worker) Close() error {
 			failed = err
 		}
 	}
+	w.sessions.close()
+	w.tunnels.close()
 	for _, n := range []*notifier{w.notify, w.logNotify} {
 		if n != nil {
 			n.close()
 		}
 	}
 	w.all.Wait()
+	w.files.close()
 	w.mu.Lock()
 	for _, r := range w.byName {
 		failed = errors.Join(failed, r.inputs.Close())
 	}
 	w.mu.Unlock()
+	if closer, ok := w.runtime.(io.Closer); ok {
+		failed = errors.Join(failed, closer.Close())
+	}
 	if w.lock != nil {
 		failed = errors.Join(failed, w.lock.Close())
 	}
@@ -385,9 +405,11 @@ func (w *Worker) put(spec protocol.RunSpec) (*run, error) {
 	return r, nil
 }
 
-// same compares what was asked for; whether to start is no part of it.
+// same compares what was asked for; whether to start and logins are no part of it.
 func same(a, b protocol.RunSpec) bool {
 	a.Start, b.Start = false, false
+	a.Registries, b.Registries = nil, nil
+	a.Registries, b.Registries = nil, nil
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
@@ -406,13 +428,25 @@ func check(spec protocol.RunSpec) error {
 			return skyport.Errorf(skyport.CodeInvalid, "%s %q leads out of the work directory", what, skyport.Abbreviate(path, 200))
 		}
 	}
-	for key, value := range spec.Env {
-		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") {
-			return skyport.Errorf(skyport.CodeInvalid, "environment entry %q cannot be set", skyport.Abbreviate(key, 80))
+	if err := checkEnv(spec.Env); err != nil {
+		return err
+	}
+	for _, p := range spec.Peers {
+		if !validName(p.Name) {
+			return skyport.Errorf(skyport.CodeInvalid, "%q is not the name of a node", skyport.Abbreviate(p.Name, 80))
 		}
 	}
 	if spec.CPUs < 0 || spec.Memory < 0 || spec.Grace < 0 || req.TimeLimit < 0 {
 		return skyport.Errorf(skyport.CodeInvalid, "a limit of run %s is negative", spec.Run)
+	}
+	return nil
+}
+
+func checkEnv(env map[string]string) error {
+	for key, value := range env {
+		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") {
+			return skyport.Errorf(skyport.CodeInvalid, "environment entry %q cannot be set", skyport.Abbreviate(key, 80))
+		}
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ const (
 	BeganFile  = "began"
 	StopFile   = "stop"
 	ExitFile   = "exit.json"
+	// ResultFile and ContainerFile are there for runs in containers only.
+	ResultFile    = "result.json"
+	ContainerFile = "container.json"
 	// LogFile is where a shim's own complaints go.
 	LogFile = "shim.log"
 )
@@ -40,6 +43,32 @@ type Launch struct {
 	// Base and Group say where the cgroup of the limits is made.
 	Base  cgroup.Base `json:"base,omitzero"`
 	Group string      `json:"group,omitempty"`
+	// Contained says that the command stands for a container: it passes TERM on
+	// and ends it at KillSignal, leaves a Result, and is started again when it
+	// ended without one. Enforced says for people which limits the engine keeps.
+	Contained bool   `json:"contained,omitempty"`
+	Enforced  string `json:"enforced,omitempty"`
+}
+
+// Result is how a container ended, written by the command that stood for it.
+type Result struct {
+	// Refused says why the script was not started; then the rest means nothing.
+	Refused    string  `json:"refused,omitempty"`
+	ExitCode   int     `json:"exit_code"`
+	Signal     int     `json:"signal"`
+	OutOfMem   bool    `json:"out_of_memory,omitempty"`
+	PeakMemory int64   `json:"peak_memory"`
+	CPUSeconds float64 `json:"cpu_seconds"`
+	Note       string  `json:"note,omitempty"`
+}
+
+// Container tells which container is a run's, while there is one.
+type Container struct {
+	ID string `json:"id"`
+	// PID and Start are those of its first process, as this node sees it; 0 when it
+	// does not run yet, or cannot be seen.
+	PID   int    `json:"pid,omitempty"`
+	Start uint64 `json:"start,omitempty"`
 }
 
 // Began tells who runs the script.

@@ -78,6 +78,11 @@ func (r *run) live() error {
 	if err := Reserve(".", ExitFile); err != nil {
 		return err
 	}
+	if r.launch.Contained {
+		if err := Reserve(".", ResultFile); err != nil {
+			return err
+		}
+	}
 	if err := r.limit(); err != nil {
 		return err
 	}
@@ -88,6 +93,10 @@ func (r *run) live() error {
 	// now; one after it finds us by a signal.
 	if Exists(".", StopFile) {
 		r.exit.Stopped = true
+		return r.end()
+	}
+	if r.launch.Contained {
+		r.contain(told)
 		return r.end()
 	}
 	pid, err := r.spawn()
@@ -132,6 +141,10 @@ func (r *run) end() error {
 // limit makes the run's cgroup, and falls back to what can be had without.
 func (r *run) limit() error {
 	l := &r.launch
+	if l.Contained {
+		r.limits = l.Enforced
+		return nil
+	}
 	if l.CPUs == 0 && l.Memory == 0 {
 		return nil
 	}
