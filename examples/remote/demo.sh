@@ -28,7 +28,7 @@ up= registry=
 PATH=$root/bin:$PATH
 
 # left names what the gate has at the engine.
-left() { docker ps -aq --filter "label=skyport.owner=$(cat "$SWM_SPOOL/owner" 2>/dev/null || echo none)"; }
+left() { docker ps -aq --filter "label=io.openworkload.skyport.owner=$(cat "$SWM_SPOOL/owner" 2>/dev/null || echo none)"; }
 
 cleanup() {
   code=$?

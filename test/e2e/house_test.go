@@ -51,6 +51,12 @@ func TestMain(m *testing.M) {
 	} else {
 		code = m.Run()
 	}
+	for _, cleanup := range slices.Backward(cleanups) {
+		if err := cleanup(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = 1
+		}
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 	}

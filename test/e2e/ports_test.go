@@ -26,7 +26,9 @@ const (
 // play is what the binary does inside of jobs. It returns false when it is not in one.
 func play() bool {
 	var err error
-	switch serve, call := os.Getenv(serveVariable), os.Getenv(callVariable); {
+	switch serve, call, evil := os.Getenv(serveVariable), os.Getenv(callVariable), os.Getenv(evilEnv); {
+	case evil != "":
+		err = beEvil(evil)
 	case serve != "":
 		err = serveSums(serve)
 	case call != "":
