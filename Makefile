@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash bench release clean help
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench release clean help
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -59,6 +59,10 @@ fuzz:
 ## crash: kill -9 everything at every stage; KILLS (default 500), SEED
 crash: build
 	$(GO) test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills $(or $(KILLS),500) $(if $(SEED),-seed $(SEED))
+
+## faults: what happens to links and nodes in life, at full length; needs root and a Docker engine
+faults: build
+	$(GO) test ./test/e2e -count=1 -timeout 120m -v -run 'TestFaults|TestRemote' -args -long
 
 ## bench: the numbers that README quotes, as a table and JSON in bench/out
 bench: build
