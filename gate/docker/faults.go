@@ -111,9 +111,7 @@ func spend(n *int, what string) error {
 
 // haunt lets the nodes of a partition die when that fault is switched on.
 func (p *Provider) haunt(w *work) {
-	p.mu.Lock()
-	after := p.faults.DieAfter
-	p.mu.Unlock()
+	after := w.faults.DieAfter
 	if after <= 0 {
 		return
 	}

@@ -111,10 +111,7 @@ func (p *Provider) removeNetwork(ctx context.Context, id string) error {
 // raise brings a node one step or all the way from nothing to running. It is
 // called again after an error, and after a kill of the gate.
 func (p *Provider) raise(ctx context.Context, w *work, net subnet, number int) error {
-	p.mu.Lock()
-	err := p.faults.node(number)
-	p.mu.Unlock()
-	if err != nil {
+	if err := w.faults.node(number); err != nil {
 		return err
 	}
 	name := w.record.nodes[number]
@@ -142,7 +139,7 @@ func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int
 		return err
 	}
 	p.mu.Lock()
-	limited, faults := p.limited, p.faults
+	limited := p.limited
 	p.mu.Unlock()
 
 	labels := w.record.labels(p.options.Site, kindNode)
@@ -155,9 +152,9 @@ func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int
 		Name: name,
 		Config: &container.Config{
 			Hostname: name, Image: w.image, Labels: labels,
-			Env: append(append([]string{"SKYPORT_ENGINE=" + word(!p.options.NoEngine)}, faults.env()...), p.options.Env...),
+			Env: append(append([]string{"SKYPORT_ENGINE=" + word(!p.options.NoEngine)}, w.faults.env()...), p.options.Env...),
 		},
-		HostConfig: p.hostConfig(w, number, limited, faults),
+		HostConfig: p.hostConfig(w, number, limited),
 		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			net.id: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: address}},
 		}},
@@ -175,7 +172,7 @@ func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int
 
 // hostConfig is what the engine gives a node. An engine that lacks capabilities
 // itself cannot make privileged containers; then a node gets all that it has.
-func (p *Provider) hostConfig(w *work, number int, limited bool, faults Faults) *container.HostConfig {
+func (p *Provider) hostConfig(w *work, number int, limited bool) *container.HostConfig {
 	host := &container.HostConfig{
 		NetworkMode: container.NetworkMode(skyport.PartitionName(w.id)),
 		Privileged:  !limited,
@@ -198,8 +195,8 @@ func (p *Provider) hostConfig(w *work, number int, limited bool, faults Faults) 
 			VolumeOptions: &mount.VolumeOptions{Labels: labels, NoCopy: true},
 		}}
 	}
-	if faults.Disk > 0 {
-		host.Tmpfs = map[string]string{gate.NodeDir: fmt.Sprintf("size=%d,mode=0755,exec", int64(faults.Disk))}
+	if w.faults.Disk > 0 {
+		host.Tmpfs = map[string]string{gate.NodeDir: fmt.Sprintf("size=%d,mode=0755,exec", int64(w.faults.Disk))}
 	}
 	return host
 }

@@ -23,6 +23,7 @@ type work struct {
 	record   record        // guarded by the provider's mutex when removing
 	image    string        // of a creation
 	userData []string      // of a creation; dies with it
+	faults   Faults        // that were on when it began
 	begun    chan struct{} // closed when the decision is noted at the engine, or cannot be
 	err      error         // why it cannot be; set before begun is closed
 	stop     chan struct{} // closed when a creation should end: a removal has come
@@ -73,7 +74,7 @@ func (p *Provider) begin(spec gate.PartitionSpec, flavor skyport.Flavor, image s
 		return w, nil
 	}
 	w := &work{
-		id: spec.ID, record: newRecord(spec, flavor, image), image: image, userData: spec.UserData,
+		id: spec.ID, record: newRecord(spec, flavor, image), image: image, userData: spec.UserData, faults: p.faults,
 		begun: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.works[spec.ID] = w
