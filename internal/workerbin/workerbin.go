@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/openworkload/skyport"
@@ -47,6 +48,37 @@ func Open(arch string) (io.ReadCloser, error) {
 
 // Compressed returns the worker binary for an architecture as one zstd frame.
 func Compressed(arch string) ([]byte, error) { return carried(arch, ".zst") }
+
+// Gzip returns the worker binary for an architecture compressed by gzip: larger,
+// but every node can unpack it. It is made when it is first asked for.
+func Gzip(arch string) ([]byte, error) {
+	content, err := Open(arch)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = content.Close() }() // of a reader of memory
+	gzipMu.Lock()
+	defer gzipMu.Unlock()
+	if packed, ok := gzipped[arch]; ok {
+		return packed, nil
+	}
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	if _, err := io.Copy(writer, content); err != nil {
+		return nil, fmt.Errorf("compress the worker for %s: %w", arch, err)
+	}
+	if err := writer.Close(); err != nil {
+		return nil, fmt.Errorf("compress the worker for %s: %w", arch, err)
+	}
+	gzipped[arch] = packed.Bytes()
+	return packed.Bytes(), nil
+}
+
+// gzipped is what Gzip made.
+var (
+	gzipMu  sync.Mutex
+	gzipped = map[string][]byte{}
+)
 
 // Hash returns the SHA-256 of the worker binary (not of its compressed form),
 // in hex: every node has a tool that can check it.

@@ -10,9 +10,6 @@ import (
 	"strings"
 )
 
-// conn is what the routes dial.
-type conn = net.Conn
-
 // endpoint is a parsed [skyport.Node.Endpoint].
 type endpoint struct {
 	socket string // of unix
@@ -43,15 +40,16 @@ func parseEndpoint(text string) (endpoint, error) {
 	return endpoint{}, fmt.Errorf("endpoint %q is neither unix:///path nor ssh://user@host:port/dir", text)
 }
 
-// unix is the route to a worker on this machine.
-type unix struct{ socket string }
+// local is the route to a worker on this machine.
+type local struct{ socket string }
 
-func (u unix) ready(context.Context) error { return nil }
-func (u unix) close()                      {}
+func (u local) ready(context.Context) error { return nil }
+func (u local) answered()                   {}
+func (u local) close()                      {}
 
-func (u unix) bulk(ctx context.Context) (conn, error) { return u.dial(ctx) }
+func (u local) bulk(ctx context.Context) (net.Conn, error) { return u.dial(ctx) }
 
-func (u unix) dial(ctx context.Context) (conn, error) {
+func (u local) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", u.socket) //nolint:wrapcheck // says what and on what
 }
@@ -63,7 +61,7 @@ func (l *Link) newRoute(i int) (route, error) {
 		return nil, err
 	}
 	if e.socket != "" {
-		return unix{e.socket}, nil
+		return local{e.socket}, nil
 	}
-	return nil, errors.New("not yet")
+	return l.newMachine(i, e)
 }

@@ -31,12 +31,14 @@ type Options struct {
 	// or was refused. It must not block for long.
 	Changed func(run string)
 	Logger  *slog.Logger // nil: nothing is logged
-	// Join returns the script by which a node is joined with the others (package
-	// bootstrap); it runs as the login user. nil: nodes are not joined.
+	// Join returns the script by which a node that is reached by SSH is joined with
+	// the others, run by its login user; nil: that of bootstrap.Join.
 	Join func(node int) string
 	// Bulk is how many SSH connections to the main node carry bulk data, beside
 	// the one for all else; 0: 4.
 	Bulk int
+
+	binaries binaries // nil: those that this program carries
 }
 
 // Link is an open link.
@@ -62,6 +64,9 @@ func Open(opts Options) (*Link, error) {
 	if opts.Bulk <= 0 {
 		opts.Bulk = defaultBulk
 	}
+	if opts.binaries == nil {
+		opts.binaries = carried{}
+	}
 	l := &Link{opts: opts, log: opts.Logger, byName: make(map[string]*node, len(opts.Nodes))}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -73,6 +78,9 @@ func Open(opts Options) (*Link, error) {
 		}
 		l.nodes = append(l.nodes, n)
 		l.byName[n.Name] = n
+	}
+	if l.opts.Join == nil {
+		l.opts.Join = l.join
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel

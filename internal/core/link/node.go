@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -34,8 +35,10 @@ type route interface {
 	// dials, installs and starts what is needed for that.
 	ready(ctx context.Context) error
 	// dial and bulk open a connection to the worker, the latter for bulk data.
-	dial(ctx context.Context) (conn, error)
-	bulk(ctx context.Context) (conn, error)
+	dial(ctx context.Context) (net.Conn, error)
+	bulk(ctx context.Context) (net.Conn, error)
+	// answered is told, by who calls ready, that the worker did answer.
+	answered()
 	// close ends everything at once; the other methods fail from then on.
 	close()
 }
@@ -66,6 +69,7 @@ func (n *node) keep(ctx context.Context) {
 	for ctx.Err() == nil {
 		synced, err := n.once(ctx)
 		if synced {
+			n.route.answered()
 			wait = shortestWait
 		}
 		if ctx.Err() != nil {
@@ -75,14 +79,28 @@ func (n *node) keep(ctx context.Context) {
 		if errors.Is(err, ErrRefused) {
 			return
 		}
+		pause := wait
+		var later *laterError
+		if errors.As(err, &later) {
+			pause = later.after
+		} else {
+			wait = min(2*wait, longestWait)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
-		wait = min(2*wait, longestWait)
 	}
 }
+
+// laterError is the error of a route that knows when to try again.
+type laterError struct {
+	error
+	after time.Duration
+}
+
+func (e *laterError) Unwrap() error { return e.error }
 
 func (n *node) once(ctx context.Context) (synced bool, err error) {
 	if err := n.route.ready(ctx); err != nil {
