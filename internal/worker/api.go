@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -45,6 +46,8 @@ func (w *Worker) handler() http.Handler {
 	huma.Register(api, op(http.MethodPost, "/v1/runs/{run}/stop", "stop", "End the run: TERM, grace, KILL"), w.stopRun)
 	huma.Register(api, op(http.MethodDelete, "/v1/runs/{run}", "remove", "Kill what is left and forget everything"), w.deleteRun)
 	huma.Register(api, op(http.MethodGet, "/v1/runs/{run}/metrics", "metrics", "Samples of cpu and memory"), w.getMetrics)
+	huma.Register(api, op(http.MethodGet, "/v1/usage", "usage", "What the node uses"), w.getUsage)
+	huma.Register(api, op(http.MethodPut, "/v1/lease", "lease", "Until when the node lives"), w.putLease)
 
 	mux.Handle("/v1/runs/{run}/inputs/", transfer.NewReceiveHandler(w.inputs, transfer.Limits{}))
 	mux.Handle("/v1/runs/{run}/outputs/", transfer.NewSendHandler(w.outputs))
@@ -52,6 +55,9 @@ func (w *Worker) handler() http.Handler {
 	mux.HandleFunc("GET /v1/runs/{run}/logs/{stream}", w.serveLog)
 	mux.HandleFunc("POST /v1/runs/{run}/connect", w.connect)
 	mux.HandleFunc("POST /v1/runs/{run}/accept", w.accept)
+	mux.HandleFunc("POST /v1/commands", w.serveCommand)
+	mux.Handle("/v1/runs/{run}/files/put/{path}/", transfer.NewReceiveHandler(w.putFiles, transfer.Limits{}))
+	mux.Handle("/v1/runs/{run}/files/get/{path}/", transfer.NewSendHandler(w.getFiles))
 	mux.Handle("GET /v1/metrics", w.counts.handler())
 	mux.Handle("GET /metrics", w.counts.handler())
 	return mux
@@ -70,7 +76,7 @@ type answer[T any] struct{ Body T }
 
 func (w *Worker) getInfo(context.Context, *struct{}) (*answer[protocol.Info], error) {
 	return &answer[protocol.Info]{protocol.Info{
-		Version: w.opts.Version, Node: w.opts.Node, BootID: w.bootID, PID: os.Getpid(), Started: w.started,
+		Version: w.opts.Version, Node: w.opts.Node, Arch: runtime.GOARCH, BootID: w.bootID, PID: os.Getpid(), Started: w.started,
 	}}, nil
 }
 

@@ -79,7 +79,7 @@ func (l *look) table() *proc.Table {
 // sample measures the run's tree.
 func (r *run) sample(table *proc.Table) {
 	r.change(func(s *protocol.RunStatus) {
-		if s.State != protocol.RunRunning {
+		if s.State != protocol.RunRunning || r.began.PID == 0 {
 			return
 		}
 		now := time.Now()

@@ -49,8 +49,8 @@ type run struct {
 	// shared is its directory that all nodes of the partition have; empty: none.
 	shared string
 	spec   protocol.RunSpec
-	rt   runtime.Run
-	log  *slog.Logger
+	rt     runtime.Run
+	log    *slog.Logger
 
 	wake   chan struct{} // holds one: look at the files again
 	cancel context.CancelFunc

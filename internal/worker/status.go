@@ -33,6 +33,14 @@ func (r *run) change(f func(*protocol.RunStatus)) {
 	if (before.State == protocol.RunRunning) != (r.status.State == protocol.RunRunning) {
 		r.w.observer.nudge()
 	}
+	if !over(before.State) && over(r.status.State) {
+		r.w.all.Go(r.afterEnd)
+	}
+}
+
+// over says whether nothing of the run's script runs any more.
+func over(state protocol.RunState) bool {
+	return state == protocol.RunEnded || state == protocol.RunLost || state == protocol.RunRefused
 }
 
 // read reads the files of the run into its status. r.mu is held.
@@ -44,7 +52,7 @@ func (r *run) read(s *protocol.RunStatus) {
 		r.readLogs(s) // somebody else's process may still write; rare
 		return
 	case protocol.RunStaging:
-		if shim.Read(r.dir, shim.BeganFile, &r.began) == nil {
+		if shim.Read(r.dir, shim.BeganFile, &r.began) == nil && (!r.spec.Member || r.isReady()) {
 			s.State, s.Started, s.Details = protocol.RunRunning, r.began.Time, r.began.Limits
 		}
 	case protocol.RunRunning:

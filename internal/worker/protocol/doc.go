@@ -18,6 +18,11 @@
 //	POST   /runs/{run}/outputs/…            manifest and chunks of the outputs (package transfer)
 //	POST   /runs/{run}/connect?port=        becomes a TCP connection to the job's port
 //	POST   /runs/{run}/accept?port=         becomes the next TCP connection that the job makes to an out port
+//	POST   /commands?run=&node=             becomes the session of a command (package session; first frame: Command)
+//	POST   /runs/{run}/files/put/{path}/…   transfer into a directory of the work directory, see FilesPut
+//	…      /runs/{run}/files/get/{path}/…   transfer of a file or directory of it, see FilesGet
+//	GET    /usage                           NodeUsage
+//	PUT    /lease                           until when the node lives
 //	DELETE /runs/{run}                      kill what is left and forget everything
 //	GET    /metrics                         Prometheus (also without /v1)
 package protocol
