@@ -68,7 +68,7 @@ skyport submit --follow job.sh.`,
 		newUpCommand(a), newCoreCommand(a), newGateCommand(a),
 	)
 	add(groupCare,
-		newSetupCommand(a), newCertCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
+		newSetupCommand(a), newCertCommand(a), newSecretCommand(a), newDoctorCommand(a), newCompletionCommand(a), newVersionCommand(a),
 	)
 	root.AddCommand(newExitCodesTopic(), newEnvironmentTopic(), newDocsCommand(a))
 	root.SetHelpCommandGroupID(groupCare)

@@ -31,6 +31,7 @@ type backend struct {
 	archive *archive.Archive
 	hub     *hub
 	staging staging
+	secrets *secrets
 	// person is the user as whose own account core runs, "" when unknown: only
 	// that user may name files of this machine.
 	person skyport.UserID

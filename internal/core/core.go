@@ -95,8 +95,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	b.secrets = &secrets{store: db, sealer: sealer}
 	engine = lifecycle.New(lifecycle.Options{
-		Sealer: sealer,
+		Sealer: sealer, Registries: b.secrets.registriesFor,
 		Store: db, Gate: speak, Catalog: cat, Archive: b.archive, Staging: b.Staging, Owner: s.Owner,
 		Addresses: addresses, KeepAlive: s.Config.KeepAlive, Live: func(e skyport.Event) { h.publish(e) },
 		Limits: lifecycle.Limits{JobLog: s.Config.Limits.JobLog}, Logger: log,

@@ -72,6 +72,7 @@ func New(o Options) http.Handler {
 	a.resultRoutes()
 	a.stagingRoutes()
 	a.catalogRoutes()
+	a.secretRoutes()
 	a.healthRoutes()
 	a.tidyDescription()
 	a.descriptionRoutes()

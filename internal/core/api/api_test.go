@@ -109,7 +109,8 @@ func TestOwnership(t *testing.T) {
 			continue
 		}
 		fill := func(id string) string {
-			return strings.NewReplacer("{id}", id, "{stream}", "stdout", "{path...}", "a/b", "{rest...}", "manifest").Replace(path)
+			return strings.NewReplacer("{id}", id, "{stream}", "stdout", "{path...}", "a/b", "{rest...}", "manifest",
+				"{kind}", "registry", "{name}", "x.org", "{partition}", string(skyport.NewPartitionID())).Replace(path)
 		}
 		if strings.ContainsAny(fill("x"), "{}") {
 			t.Errorf("route %q: the test does not know its parameters", route)

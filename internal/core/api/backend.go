@@ -86,6 +86,13 @@ type Backend interface {
 	Accounts(ctx context.Context) ([]skyport.Account, error)
 	Partitions(ctx context.Context, all bool) ([]skyport.Partition, error)
 
+	// Secrets of a user, sorted by kind and name, without their values.
+	Secrets(ctx context.Context, owner skyport.UserID) ([]skyport.Secret, error)
+	Secret(ctx context.Context, owner skyport.UserID, kind, name string) (skyport.Secret, error)
+	// PutSecret keeps a value, sealed, in place of the one before.
+	PutSecret(ctx context.Context, owner skyport.UserID, kind, name string, value SecretValue) (skyport.Secret, error)
+	DeleteSecret(ctx context.Context, owner skyport.UserID, kind, name string) error
+
 	// Sweep compares the sites with the store and removes what the store does
 	// not know; dry only tells.
 	Sweep(ctx context.Context, dry bool) ([]Orphan, error)

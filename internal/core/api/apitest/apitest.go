@@ -48,6 +48,8 @@ type Backend struct {
 	events      []skyport.Event
 	subscribers map[*subscriber]struct{}
 	number      int64
+	secrets     map[secretKey]skyport.Secret
+	values      map[secretKey]api.SecretValue
 }
 
 var _ api.Backend = (*Backend)(nil)
