@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
@@ -100,20 +99,4 @@ func nodeNames(row *skyport.Partition) []string {
 		names[i] = n.Name
 	}
 	return names
-}
-
-// join is what each node runs to know the others. A node alone, and nodes that
-// are this machine, need nothing.
-func join(nodes []skyport.Node, keys *bootstrap.Keys) func(node int) string {
-	if keys == nil || len(nodes) < 2 {
-		return nil
-	}
-	j := bootstrap.Join{Keys: keys}
-	if u, err := url.Parse(nodes[0].Endpoint); err == nil {
-		j.Dir, j.User = u.Path, u.User.Username()
-	}
-	for _, n := range nodes {
-		j.Nodes = append(j.Nodes, bootstrap.Node{Name: n.Name, Address: n.Address})
-	}
-	return j.Script
 }

@@ -472,7 +472,7 @@ func (p *partition) open(ctx context.Context, row *skyport.Partition) (*link.Lin
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.Open(link.Options{Nodes: row.Nodes, Keys: keys, Join: join(row.Nodes, keys), Changed: p.runChanged, Logger: p.e.log})
+	l, err := link.Open(link.Options{Nodes: row.Nodes, Keys: keys, Changed: p.runChanged, Logger: p.e.log})
 	if err != nil {
 		return nil, p.fail(ctx, "link: "+err.Error())
 	}
