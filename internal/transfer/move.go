@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -31,8 +32,12 @@ const (
 type Options struct {
 	// Name of the transfer, in what Progress is told.
 	Name string
-	// Streams is how many requests carry chunks at once; 0: 4.
+	// Streams is how many requests carry chunks at once; 0: 8. On a link with a
+	// long way each one has a window of its own.
 	Streams int
+	// Stall is how long nothing may move before a request is cut and made anew;
+	// 0: 15 s, negative: for ever. Work at either end counts as movement.
+	Stall time.Duration
 	// Compression of the chunks.
 	Compression Compression
 	// Attempts is how many times in a row may fail without any progress before
@@ -89,7 +94,7 @@ func PullInto(ctx context.Context, client *http.Client, baseURL string, place Pl
 }
 
 const (
-	defaultStreams = 4
+	defaultStreams = 8
 	firstBackoff   = 100 * time.Millisecond
 	longestBackoff = 5 * time.Second
 	// eagerBytes and eagerChunks are the size of a tree that travels with its
@@ -102,9 +107,11 @@ const (
 
 // mover is what both directions share: the requests, the attempts, the count.
 type mover struct {
-	client *http.Client
-	base   string
-	o      Options
+	client  *http.Client
+	base    string
+	o       Options
+	start   time.Time
+	touched *atomic.Int64 // when something moved on any request, see lifeline
 
 	mu       sync.Mutex
 	state    skyport.Transfer
@@ -120,7 +127,12 @@ func newMover(client *http.Client, base string, o Options) mover {
 	if o.Backoff <= 0 {
 		o.Backoff = firstBackoff
 	}
-	return mover{client: client, base: strings.TrimSuffix(base, "/"), o: o, state: skyport.Transfer{Name: o.Name}}
+	if o.Stall == 0 {
+		o.Stall = defaultStall
+	}
+	return mover{
+		client: client, base: strings.TrimSuffix(base, "/"), o: o, start: time.Now(), touched: new(atomic.Int64), state: skyport.Transfer{Name: o.Name},
+	}
 }
 
 // errAgain asks for another attempt at once: the peer forgot what was agreed.
@@ -260,6 +272,9 @@ type queue struct {
 	x     *index
 	spans []Span
 	left  skyport.Bytes
+
+	split  bool          // the rest is shared out evenly
+	evenly skyport.Bytes // in such parts
 }
 
 func newQueue(x *index, spans []Span) *queue {
@@ -286,6 +301,12 @@ func (q *queue) take(streams int) []Span {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	want := max(leastBatch, q.left/skyport.Bytes(2*streams))
+	if q.left < skyport.Bytes(streams)*leastBatch && !q.split {
+		q.evenly, q.split = q.left/skyport.Bytes(streams)+1, true
+	}
+	if q.evenly > 0 {
+		want = q.evenly // all in one round trip
+	}
 	var size skyport.Bytes
 	n := 0
 	for n < len(q.spans) && size < want {
@@ -373,7 +394,9 @@ func longestReply(m *Manifest) int64 {
 
 // send makes one request of a head and the frames of what the queue holds.
 func (p *push) send(ctx context.Context, path string, head []byte, q *queue, limit int64) (planReply, error) {
-	body := &frameStream{ctx: ctx, rest: head, framer: newFramer(p.source, p.o.Compression), queue: q, told: p.moved}
+	ctx, line := p.watched(ctx)
+	defer line.end()
+	body := &frameStream{ctx: ctx, line: line, rest: head, framer: newFramer(p.source, p.o.Compression), queue: q, told: p.moved}
 	defer body.finish()
 	if head != nil {
 		p.moved(0, len(head))
@@ -383,15 +406,15 @@ func (p *push) send(ctx context.Context, path string, head []byte, q *queue, lim
 		if reply != nil {
 			_ = reply.Body.Close() // the reason is ours
 		}
-		return planReply{}, failed
+		return planReply{}, line.verdict(ctx, failed)
 	}
 	if err != nil {
-		return planReply{}, err
+		return planReply{}, line.verdict(ctx, err)
 	}
 	defer func() { _ = reply.Body.Close() }() // only read
 	var said planReply
-	if err := json.NewDecoder(io.LimitReader(reply.Body, limit)).Decode(&said); err != nil {
-		return planReply{}, cut(err)
+	if err := json.NewDecoder(io.LimitReader(line.reader(reply.Body), limit)).Decode(&said); err != nil {
+		return planReply{}, line.verdict(ctx, cut(err))
 	}
 	return said, nil
 }
@@ -400,51 +423,98 @@ func (p *push) send(ctx context.Context, path string, head []byte, q *queue, lim
 // HTTP client may still read when the request is over: finish ends that.
 type frameStream struct {
 	ctx   context.Context //nolint:containedctx // an io.Reader is given none
+	line  *lifeline
 	queue *queue
 	told  func(size, wire int)
 
-	mu     sync.Mutex
-	framer *framer
-	rest   []byte
-	start  time.Time // when rest was made
-	length int
-	size   int
-	ended  bool
-	err    error
+	mu       sync.Mutex
+	framer   *framer // nil when all is over
+	writing  bool    // the framer's buffer is being written; who writes lets go of it
+	finished bool
+	rest     []byte
+	start    time.Time // when rest was made
+	length   int
+	size     int
+	ended    bool
+	err      error
 }
 
 // Read implements [io.Reader].
 func (s *frameStream) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.framer == nil {
-		return 0, errCut
-	}
-	if len(s.rest) == 0 {
-		if s.length > 0 {
-			s.framer.wrote(s.length, time.Since(s.start))
-			s.told(s.size, s.length)
-			s.length = 0
-		}
-		if s.ended {
-			return 0, io.EOF
-		}
-		span, ok := s.queue.next()
-		if !ok {
-			s.rest, s.ended = endFrame(nil), true
-		} else {
-			frame, err := s.framer.frame(s.ctx, span)
-			if err != nil {
-				s.err = err
-				return 0, err
-			}
-			s.rest, s.length, s.start = frame, len(frame), time.Now()
-			s.size, _ = s.framer.x.size(span)
-		}
+	if err := s.fill(); err != nil {
+		return 0, err
 	}
 	n := copy(p, s.rest)
 	s.rest = s.rest[n:]
+	s.line.touch()
 	return n, nil
+}
+
+// WriteTo implements [io.WriterTo]: nothing is copied on the way.
+func (s *frameStream) WriteTo(w io.Writer) (written int64, err error) {
+	for err == nil {
+		s.mu.Lock()
+		err = s.fill()
+		if err != nil {
+			s.mu.Unlock()
+			break
+		}
+		n := min(len(s.rest), piece)
+		now := s.rest[:n]
+		s.rest = s.rest[n:]
+		s.writing = true
+		s.mu.Unlock()
+
+		n, err = w.Write(now)
+		written += int64(n)
+		s.line.touch()
+
+		s.mu.Lock()
+		s.writing = false
+		if s.finished {
+			s.release()
+			err = errCut
+		}
+		s.mu.Unlock()
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return written, err
+}
+
+// fill sees to it that there is a rest. The lock is held.
+func (s *frameStream) fill() error {
+	if s.framer == nil {
+		return errCut
+	}
+	if len(s.rest) > 0 {
+		return nil
+	}
+	if s.length > 0 {
+		s.framer.wrote(s.length, time.Since(s.start))
+		s.told(s.size, s.length)
+		s.length = 0
+	}
+	if s.ended {
+		return io.EOF
+	}
+	span, ok := s.queue.next()
+	if !ok {
+		s.rest, s.ended = endFrame(nil), true
+		return nil
+	}
+	defer s.line.work()()
+	frame, err := s.framer.frame(s.ctx, span)
+	if err != nil {
+		s.err = err
+		return err
+	}
+	s.rest, s.length, s.start = frame, len(frame), time.Now()
+	s.size, _ = s.framer.x.size(span)
+	return nil
 }
 
 // Close implements [io.Closer].
@@ -459,8 +529,17 @@ func (s *frameStream) failure() error {
 func (s *frameStream) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.framer.release()
-	s.framer = nil
+	s.finished = true
+	if !s.writing {
+		s.release()
+	}
+}
+
+func (s *frameStream) release() {
+	if s.framer != nil {
+		s.framer.release()
+		s.framer = nil
+	}
 }
 
 // pull is one Pull.
@@ -492,24 +571,30 @@ func (p *pull) attempt(ctx context.Context) error {
 
 // begin fetches the manifest, and with it the chunks of a small tree.
 func (p *pull) begin(ctx context.Context) error {
+	ctx, line := p.watched(ctx)
+	defer line.end()
 	reply, err := p.request(ctx, http.MethodGet, manifestRoute+"?eager="+strconv.Itoa(eagerBytes)+p.wish("&"), nil)
 	if err != nil {
-		return err
+		return line.verdict(ctx, err)
 	}
 	defer func() { _ = reply.Body.Close() }() // only read
-	m, err := readManifest(reply.Body, p.o.Receiver.Limits)
+	body := line.reader(reply.Body)
+	m, err := readManifest(body, p.o.Receiver.Limits)
 	if err != nil {
-		return err
+		return line.verdict(ctx, err)
 	}
 	p.total(m)
 	if p.o.Manifest != nil {
 		p.o.Manifest(m)
 	}
-	if p.sink, err = p.place.Open(ctx, m); err != nil {
+	done := line.work() // comparing with what is there can take its time
+	p.sink, err = p.place.Open(ctx, m)
+	done()
+	if err != nil {
 		return err
 	}
 	p.there(m.indexed().bytesOf(p.sink.Missing()))
-	return readFrames(ctx, reply.Body, p.sink, p.moved)
+	return line.verdict(ctx, readFrames(ctx, body, line.sink(p.sink), p.moved))
 }
 
 func (p *pull) wish(separator string) string {
@@ -554,13 +639,15 @@ func (p *pull) read(ctx context.Context, path string, spans []Span) error {
 	if err != nil {
 		return fmt.Errorf("asking for chunks: %w", err)
 	}
+	ctx, line := p.watched(ctx)
+	defer line.end()
 	reply, err := p.request(ctx, http.MethodPost, path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return line.verdict(ctx, err)
 	}
 	defer func() { _ = reply.Body.Close() }() // only read
-	if err := readFrames(ctx, reply.Body, p.sink, p.moved); err != nil {
-		return err
+	if err := readFrames(ctx, line.reader(reply.Body), line.sink(p.sink), p.moved); err != nil {
+		return line.verdict(ctx, err)
 	}
 	// Read to the very end, so that the connection is used again.
 	_, _ = io.CopyN(io.Discard, reply.Body, 1) // nothing is expected

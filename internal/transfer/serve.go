@@ -41,25 +41,25 @@ type planReply struct {
 // must give the same place for the same tree. The server above sets deadlines
 // and sees who may call.
 func NewReceiveHandler(place func(*http.Request) (Place, error), limits Limits) http.Handler {
-	return &receiveHandler{place, limits}
+	return &receiveHandler{place, limits, heartbeat}
 }
 
 type receiveHandler struct {
 	place  func(*http.Request) (Place, error)
 	limits Limits
+	beat   time.Duration
 }
 
 func (h *receiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, hash := routeOf(r)
 	var reply planReply
 	var err error
+	body := &patientReader{r: r.Body, controller: http.NewResponseController(w)}
 	switch {
-	case r.Method != http.MethodPost:
-		err = skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path)
-	case route == manifestRoute:
-		reply, err = h.plan(r)
-	case route == chunksRoute:
-		reply, err = h.chunks(r, hash)
+	case r.Method == http.MethodPost && route == manifestRoute:
+		alive(w, h.beat, func() { reply, err = h.plan(r, body) })
+	case r.Method == http.MethodPost && route == chunksRoute:
+		alive(w, h.beat, func() { reply, err = h.chunks(r, body, hash) })
 	default:
 		err = skyport.Errorf(skyport.CodeNotFound, "%s %s is not a call of a transfer", r.Method, r.URL.Path)
 	}
@@ -73,12 +73,12 @@ func (h *receiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(reply) // a peer that is gone asks again
 }
 
-func (h *receiveHandler) plan(r *http.Request) (planReply, error) {
+func (h *receiveHandler) plan(r *http.Request, body io.Reader) (planReply, error) {
 	place, err := h.place(r)
 	if err != nil {
 		return planReply{}, err
 	}
-	m, err := readManifest(r.Body, h.limits)
+	m, err := readManifest(body, h.limits)
 	if err != nil {
 		return planReply{}, err
 	}
@@ -86,10 +86,10 @@ func (h *receiveHandler) plan(r *http.Request) (planReply, error) {
 	if err != nil {
 		return planReply{}, err
 	}
-	return take(r, sink)
+	return take(r, body, sink)
 }
 
-func (h *receiveHandler) chunks(r *http.Request, hash string) (planReply, error) {
+func (h *receiveHandler) chunks(r *http.Request, body io.Reader, hash string) (planReply, error) {
 	place, err := h.place(r)
 	if err != nil {
 		return planReply{}, err
@@ -98,13 +98,13 @@ func (h *receiveHandler) chunks(r *http.Request, hash string) (planReply, error)
 	if err != nil {
 		return planReply{}, err
 	}
-	reply, err := take(r, sink)
+	reply, err := take(r, body, sink)
 	reply.Missing = nil // other streams are bringing it
 	return reply, err
 }
 
-func take(r *http.Request, sink Sink) (planReply, error) {
-	if err := readFrames(r.Context(), r.Body, sink, nil); err != nil {
+func take(r *http.Request, body io.Reader, sink Sink) (planReply, error) {
+	if err := readFrames(r.Context(), body, sink, nil); err != nil {
 		return planReply{}, err
 	}
 	if missing := sink.Missing(); len(missing) > 0 {
@@ -119,11 +119,12 @@ func take(r *http.Request, sink Sink) (planReply, error) {
 // NewSendHandler gives a tree over HTTP. source is asked at every request and
 // should keep the source it gives: a pull is several requests.
 func NewSendHandler(source func(*http.Request) (Source, error)) http.Handler {
-	return &sendHandler{source}
+	return &sendHandler{source, heartbeat}
 }
 
 type sendHandler struct {
 	source func(*http.Request) (Source, error)
+	beat   time.Duration
 }
 
 func (h *sendHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -139,25 +140,29 @@ func (h *sendHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *sendHandler) manifest(w http.ResponseWriter, r *http.Request) {
-	source, err := h.source(r)
-	if err != nil {
-		writeProblem(w, err)
-		return
-	}
-	encoded, err := manifestBytes(source.Manifest())
+	var source Source
+	var encoded []byte
+	var err error
+	alive(w, h.beat, func() { // the source may have to be read first
+		if source, err = h.source(r); err == nil {
+			encoded, err = manifestBytes(source.Manifest())
+		}
+	})
 	if err != nil {
 		writeProblem(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
-	if _, err := w.Write(encoded); err != nil {
+	out := &patientWriter{w: w, controller: http.NewResponseController(w)}
+	defer out.end()
+	if _, err := out.Write(encoded); err != nil {
 		return // the peer is gone and asks again
 	}
 	var spans []Span
 	if limit, err := strconv.ParseInt(r.URL.Query().Get("eager"), 10, 64); err == nil {
 		spans = eager(source.Manifest(), skyport.Bytes(limit))
 	}
-	sendFrames(w, r, source, spans)
+	sendFrames(out, r, source, spans)
 }
 
 // eager returns all chunks of a tree that is small enough to travel with its
@@ -174,7 +179,9 @@ func eager(m *Manifest, limit skyport.Bytes) []Span {
 const largestRequest = 16 << 20
 
 func (h *sendHandler) read(w http.ResponseWriter, r *http.Request, hash string) {
-	source, err := h.source(r)
+	var source Source
+	var err error
+	alive(w, h.beat, func() { source, err = h.source(r) })
 	if err != nil {
 		writeProblem(w, err)
 		return
@@ -196,10 +203,12 @@ func (h *sendHandler) read(w http.ResponseWriter, r *http.Request, hash string) 
 		}
 	}
 	w.Header().Set("Content-Type", contentType)
-	sendFrames(w, r, source, spans)
+	out := &patientWriter{w: w, controller: http.NewResponseController(w)}
+	defer out.end()
+	sendFrames(out, r, source, spans)
 }
 
-func sendFrames(w http.ResponseWriter, r *http.Request, source Source, spans []Span) {
+func sendFrames(w io.Writer, r *http.Request, source Source, spans []Span) {
 	ctx := r.Context()
 	f := newFramer(source, compressionOf(r))
 	defer f.release()
