@@ -1,5 +1,6 @@
 // Command skyport-worker is the agent on a node and the shim beside each
-// script. It is carried inside skyport and started by it; nobody needs to call
+// script. Under the names swm-task and swm-rsh it is what jobs start things on
+// their nodes with. It is carried inside skyport and started by it; nobody needs to call
 // it by hand.
 package main
 
@@ -12,12 +13,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/openworkload/skyport/internal/worker"
 	"github.com/openworkload/skyport/internal/worker/runtime"
 	"github.com/openworkload/skyport/internal/worker/shim"
+	"github.com/openworkload/skyport/internal/worker/task"
 )
 
 // version is set by the build.
@@ -32,6 +35,12 @@ Example:
 `
 
 func main() {
+	switch filepath.Base(os.Args[0]) { // by the names that jobs know
+	case "swm-task":
+		os.Exit(task.Main(os.Args[1:]))
+	case "swm-rsh":
+		os.Exit(task.RemoteShell(os.Args[1:]))
+	}
 	if len(os.Args) > 2 { // before all else: a script waits for these
 		switch os.Args[1] {
 		case "shim":
