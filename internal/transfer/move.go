@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -243,27 +244,26 @@ func (m *mover) request(ctx context.Context, method, path string, body io.Reader
 func (m *mover) streams(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, m.o.Streams)
 	var wg sync.WaitGroup
-	for i := range errs {
+	var mu sync.Mutex
+	var failed, cutOff error // the first of its kind: those that follow may be its consequence
+	for range m.o.Streams {
 		wg.Go(func() {
-			errs[i] = do(ctx)
-			if errs[i] != nil && !isCut(errs[i]) {
+			err := do(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+			case isCut(err):
+				cutOff = cmp.Or(cutOff, err)
+			default:
+				failed = cmp.Or(failed, err)
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	var cutOff error
-	for _, err := range errs {
-		if err != nil && !isCut(err) {
-			return err
-		}
-		if cutOff == nil {
-			cutOff = err
-		}
-	}
-	return cutOff
+	return cmp.Or(failed, cutOff)
 }
 
 // queue hands out spans to streams.
