@@ -32,6 +32,7 @@ type node struct {
 	t      *testing.T
 	binary string
 	dir    string
+	env    []string // beside the test's own
 	cmd    *exec.Cmd
 	gone   chan struct{} // closed when cmd has ended
 	client *protocol.Client
@@ -39,12 +40,18 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
+	return newNodeWith(t)
+}
+
+// newNodeWith is newNode for a worker with an environment.
+func newNodeWith(t *testing.T, env ...string) *node {
+	t.Helper()
 	// A short path: a socket's has room for 107 bytes only.
 	dir, err := os.MkdirTemp("", "spw")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, binary: workertest.Build(t), dir: dir}
+	n := &node{t: t, binary: workertest.Build(t), dir: dir, env: env}
 	n.client = protocol.NewClient(protocol.DialUnix(filepath.Join(dir, "worker.sock")))
 	t.Cleanup(func() {
 		n.kill()
@@ -62,6 +69,7 @@ func (n *node) start() {
 	n.t.Helper()
 	var said bytes.Buffer
 	n.cmd = exec.Command(n.binary, "serve", "--dir", n.dir, "--node", "node1", "--log-format", "text")
+	n.cmd.Env = append(os.Environ(), n.env...)
 	n.cmd.Stderr = &said
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)

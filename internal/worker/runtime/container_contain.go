@@ -149,7 +149,19 @@ func (c *contained) up(ctx context.Context) (id string, pid int, state container
 		if started {
 			return "", 0, "", fmt.Errorf("the container does not start: %s", s.Error)
 		}
-		if _, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		_, err = c.api.ContainerStart(ctx, id, client.ContainerStartOptions{})
+		if err != nil && strings.Contains(err.Error(), "rlimit") && len(c.plan.Host.Ulimits) > 0 {
+			// The engine may not raise them: nothing ran, and the next one goes without.
+			c.plan.Host.Ulimits = nil
+			if _, err := removeContainer(ctx, c.api, id); err != nil {
+				return "", 0, "", err
+			}
+			if err := os.Remove(filepath.Join(c.dir, shim.ContainerFile)); err != nil {
+				return "", 0, "", fmt.Errorf("forget the container: %w", err)
+			}
+			return c.up(ctx)
+		}
+		if err != nil {
 			return "", 0, "", err //nolint:wrapcheck // judged by the caller
 		}
 	}

@@ -228,6 +228,9 @@ func sharedMemory(limit skyport.Bytes, total int64) int64 {
 // ulimits allows what RDMA and programs with many files need, as far as this may
 // be given.
 func ulimits(e *engine) []*container.Ulimit {
+	if !mayRaiseLimits() {
+		return nil // those of the engine hold
+	}
 	list := []*container.Ulimit{
 		{Name: "memlock", Soft: -1, Hard: -1},
 		{Name: "nofile", Soft: 1 << 20, Hard: 1 << 20},
@@ -247,6 +250,22 @@ func ulimits(e *engine) []*container.Ulimit {
 		list[i].Soft, list[i].Hard = hard, hard
 	}
 	return list
+}
+
+// mayRaiseLimits says whether anybody on this node can: where the node itself is
+// a container, often nobody can, and an engine that tries starts nothing.
+func mayRaiseLimits() bool {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if set, ok := strings.CutPrefix(line, "CapBnd:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
+			return err == nil && mask&(1<<unix.CAP_SYS_RESOURCE) != 0
+		}
+	}
+	return false
 }
 
 // rdmaDir holds the devices of InfiniBand and RoCE.
