@@ -133,7 +133,7 @@ func (m *machine) script(ctx context.Context, w *wire) (string, error) {
 		boot, _ := main.setUpWith()
 		vars["main"] = m.via.name
 		vars["main_boot"] = boot
-		vars["main_bin"] = m.via.ep.dir + "/bin/skyport-worker"
+		vars["main_bin"] = quote(m.via.ep.dir + "/bin/skyport-worker")
 	} else if len(m.link.nodes) > 1 {
 		vars["keep"] = "yes"
 	}

@@ -56,10 +56,10 @@ obtain() {
 	say "need $arch $pack"
 	read -r answer form || exit 1
 	if [ "$answer" = fetch ]; then
-		from=$main_bin-$short
+		from=$main_bin-$short # quoted for the other shell already
 		[ "$form" = plain ] || from=$from.$form
 		for try in 1 2; do
-			ssh -F "$dir/ssh/config" -o BatchMode=yes -o ConnectTimeout=10 "$main" "cat '$from'" \
+			ssh -F "$dir/ssh/config" -o BatchMode=yes -o ConnectTimeout=10 "$main" "cat $from" \
 				2>"$temp.pack" </dev/null | unpack "$form" 2>/dev/null >"$temp"
 			place "$temp" && say "got fetched" && return
 		done
@@ -136,7 +136,7 @@ setup() {
 	set -- ${stat##*) }
 	[ $# -ge 20 ] && shift 19 && boot=$boot-$1
 
-	mark="$boot $join $main_boot" was= joining=
+	mark=$boot.$join.$main_boot was= joining=
 	{ read -r was <"$dir/joined"; } 2>/dev/null
 	if [ -n "$join" ]; then
 		if [ "$was" = "$mark" ] && [ "$several" = yes ] && [ -e "$dir/shared" -o -L "$dir/shared" ]; then

@@ -25,6 +25,7 @@ const (
 var (
 	errSilent = errors.New("it was silent for " + silence.String())
 	errUnused = errors.New("nobody used it")
+	errBroken = errors.New("the SSH connection broke")
 )
 
 // wire is one SSH connection. It ends by itself when it breaks or goes silent,
@@ -124,9 +125,12 @@ func (w *wire) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cause == nil {
-		return errors.New("the SSH connection broke")
+		return errBroken
 	}
-	return fmt.Errorf("the SSH connection broke: %w", w.cause)
+	if errors.Is(w.cause, errBroken) { // the one below did
+		return w.cause
+	}
+	return fmt.Errorf("%w: %w", errBroken, w.cause)
 }
 
 // keepAlive asks a quiet peer for a sign of life, ends the connection when none
