@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
@@ -82,7 +83,7 @@ func (p *partition) spec(ctx context.Context, row *skyport.Partition) (gate.Part
 		return spec, err
 	}
 	spec.Keys = []string{keys.Client.Public, keys.Inner.Public}
-	config := bootstrap.Config{Name: row.Name, Nodes: spec.Nodes, Keys: keys, Life: p.e.Limits.Lease}
+	config := bootstrap.Config{Name: row.Name, Nodes: spec.Nodes, Keys: keys, Life: max(p.e.Limits.Lease, shortestLife)}
 	for i := range spec.Nodes {
 		data, err := bootstrap.UserData(config, i)
 		if err != nil {
@@ -100,3 +101,7 @@ func nodeNames(row *skyport.Partition) []string {
 	}
 	return names
 }
+
+// shortestLife is the least that a node is given to live by itself: a lease that
+// is shorter is watched over by the gate alone.
+const shortestLife = 5 * time.Minute
