@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/local"
+	"github.com/openworkload/skyport/gate/ssh"
 	"github.com/openworkload/skyport/internal/pki"
 	"github.com/openworkload/skyport/internal/serve"
 	"github.com/openworkload/skyport/internal/spool"
@@ -97,27 +99,81 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 	return parts.Wait()
 }
 
+// opened is a provider that can be closed.
+type opened interface {
+	gate.Provider
+	Close() error
+}
+
 // openProviders opens the sites that the configuration names.
 func openProviders(s *spool.Spool, log *slog.Logger) (providers []gate.Provider, closeAll func() error, err error) {
-	if !s.Config.Local.Enabled {
-		return nil, func() error { return nil }, nil
+	var all []opened
+	closeAll = func() error {
+		var errs []error
+		for _, p := range all {
+			errs = append(errs, p.Close())
+		}
+		return errors.Join(errs...)
 	}
+	openers := []struct {
+		wanted bool
+		open   func(*spool.Spool, *slog.Logger) (opened, error)
+	}{
+		{s.Config.Local.Enabled, openLocal},
+		{s.Config.Docker.Enabled, openDocker},
+		{len(s.Config.SSH) > 0, openSSH},
+	}
+	for _, o := range openers {
+		if !o.wanted {
+			continue
+		}
+		p, err := o.open(s, log)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+		all, providers = append(all, p), append(providers, p)
+	}
+	return providers, closeAll, nil
+}
+
+func openLocal(s *spool.Spool, log *slog.Logger) (opened, error) {
 	worker, err := workerbin.Install(filepath.Join(s.GateState(), "workers"), runtime.GOARCH)
 	if err != nil {
-		return nil, nil, fmt.Errorf("install the worker: %w", err)
+		return nil, fmt.Errorf("install the worker: %w", err)
 	}
 	c := s.Config.Local
-	here, err := local.New(local.Options{
+	return local.New(local.Options{
 		Dir:          s.Local(),
 		WorkerBinary: worker,
 		Limits:       skyport.Limits{Nodes: c.Nodes, CPUs: c.CPUs, Memory: c.Memory},
 		Price:        c.Price,
 		Logger:       log,
 	})
-	if err != nil {
-		return nil, nil, err
+}
+
+// openSSH opens the sites of hosts that are there already.
+func openSSH(s *spool.Spool, log *slog.Logger) (opened, error) {
+	o := ssh.Options{Dir: filepath.Join(s.GateState(), "ssh"), Logger: log}
+	for _, c := range s.Config.SSH {
+		site := ssh.Site{Name: c.Name}
+		for _, h := range c.Hosts {
+			address, _, err := net.SplitHostPort(h.Address)
+			if err != nil {
+				address = h.Address // without a port
+			}
+			site.Hosts = append(site.Hosts, ssh.Host{
+				Name: cmp.Or(h.Name, address), Address: h.Address, InternalAddress: h.InternalAddress,
+				User: cmp.Or(h.User, c.User), KeyFile: cmp.Or(h.Key, c.Key), HostKey: cmp.Or(h.HostKey, c.HostKey),
+				Labels: h.Labels, CPUs: h.CPUs, Memory: h.Memory, GPUs: h.GPUs, Price: h.Price, Dir: h.Dir, Drain: h.Drain,
+			})
+		}
+		o.Sites = append(o.Sites, site)
 	}
-	return []gate.Provider{here}, here.Close, nil
+	p, err := ssh.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ConfigFile(), err)
+	}
+	return p, nil
 }
 
 // onlyCore admits the one caller that the gate has.

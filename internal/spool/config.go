@@ -22,6 +22,7 @@ type Config struct {
 	Accounts []AccountConfig `koanf:"accounts"`
 	Forward  ForwardConfig   `koanf:"forward"`
 	Local    LocalConfig     `koanf:"local"`
+	SSH      []SSHSite       `koanf:"ssh"`
 	Limits   LimitsConfig    `koanf:"limits"`
 	Log      LogConfig       `koanf:"log"`
 	// KeepAlive is how long a partition idles before it is removed, for jobs
@@ -92,6 +93,7 @@ func Defaults() Config {
 		Gate:     GateConfig{Listen: "127.0.0.1:8444"},
 		Accounts: []AccountConfig{{Name: "default", Users: []string{"*"}, Sites: []string{"*"}}},
 		Local:    LocalConfig{Enabled: true},
+		SSH:      []SSHSite{},
 		Limits: LimitsConfig{
 			Script:    16 << 20,
 			JobLog:    1 << 30,
@@ -152,6 +154,7 @@ func (c *Config) problems() (found []problem) {
 	atLeast(refuse, "local.memory", c.Local.Memory, 0)
 	atLeast(refuse, "local.nodes", c.Local.Nodes, 0)
 	atLeast(refuse, "local.price", c.Local.Price, 0)
+	checkSSH(c.SSH, refuse)
 	atLeast(refuse, "limits.script", c.Limits.Script, 1<<10)
 	atLeast(refuse, "limits.job_log", c.Limits.JobLog, 1<<10)
 	atLeast(refuse, "limits.retention", c.Limits.Retention, 0)
