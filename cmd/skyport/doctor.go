@@ -90,6 +90,9 @@ func (d *doctor) look(ctx context.Context) {
 			d.port("gate port", "gate", s.Config.Gate.Listen)
 		}
 		d.gate(ctx, s)
+		if s.Config.Docker.Enabled && s.Config.Gate.URL == "" {
+			d.docker(ctx, s)
+		}
 	}
 	d.core(ctx)
 }

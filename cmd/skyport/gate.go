@@ -120,6 +120,7 @@ func openProviders(s *spool.Spool, log *slog.Logger) (providers []gate.Provider,
 		open   func(*spool.Spool, *slog.Logger) (opened, error)
 	}{
 		{s.Config.Local.Enabled, openLocal},
+		{s.Config.Docker.Enabled, openDocker},
 		{len(s.Config.SSH) > 0, openSSH},
 	}
 	for _, o := range openers {

@@ -225,7 +225,7 @@ func (p *Provider) engineError(err error, what string) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("the Docker engine at %s: %s: %w", p.engine.DaemonHost(), what, err)
 	case client.IsErrConnectionFailed(err):
-		return skyport.Errorf(skyport.CodeUnavailable, "%s: %w", what, err).
+		return skyport.Errorf(skyport.CodeUnavailable, "the Docker engine cannot be reached: %w", err).
 			WithHint("start the Docker engine, or set docker.host (DOCKER_HOST) to where it is")
 	case noSpace(err):
 		return skyport.Errorf(skyport.CodeNoSpace, "the Docker engine has no space left: %s: %w", what, err).

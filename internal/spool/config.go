@@ -22,6 +22,7 @@ type Config struct {
 	Accounts []AccountConfig `koanf:"accounts"`
 	Forward  ForwardConfig   `koanf:"forward"`
 	Local    LocalConfig     `koanf:"local"`
+	Docker   DockerConfig    `koanf:"docker"`
 	SSH      []SSHSite       `koanf:"ssh"`
 	Limits   LimitsConfig    `koanf:"limits"`
 	Log      LogConfig       `koanf:"log"`
@@ -71,6 +72,27 @@ type LocalConfig struct {
 	Price   float64       `koanf:"price"`  // per CPU and hour
 }
 
+// DockerConfig is about the Docker site: nodes that are containers of an engine.
+type DockerConfig struct {
+	Enabled bool   `koanf:"enabled"`
+	Site    string `koanf:"site"`   // name of the site
+	Host    string `koanf:"host"`   // the engine; empty: DOCKER_HOST or the usual socket
+	Image   string `koanf:"image"`  // the node image, which the engine must have
+	Engine  bool   `koanf:"engine"` // nodes have a container engine of their own
+	Nodes   int    `koanf:"nodes"`  // most nodes at once; 0 is no limit
+	// Flavors are the kinds of nodes; none: small, medium and large, made from
+	// the engine's size.
+	Flavors []DockerFlavor `koanf:"flavors"`
+}
+
+// DockerFlavor is a kind of node of the Docker site.
+type DockerFlavor struct {
+	Name   string        `koanf:"name"`
+	CPUs   int           `koanf:"cpus"`
+	Memory skyport.Bytes `koanf:"memory"`
+	Price  float64       `koanf:"price"` // per node and hour
+}
+
 // LimitsConfig bounds what users can make core hold.
 type LimitsConfig struct {
 	Script skyport.Bytes `koanf:"script"`  // largest job script
@@ -93,6 +115,7 @@ func Defaults() Config {
 		Gate:     GateConfig{Listen: "127.0.0.1:8444"},
 		Accounts: []AccountConfig{{Name: "default", Users: []string{"*"}, Sites: []string{"*"}}},
 		Local:    LocalConfig{Enabled: true},
+		Docker:   DockerConfig{Site: "docker", Image: "skyport-node:dev", Engine: true, Nodes: 8, Flavors: []DockerFlavor{}},
 		SSH:      []SSHSite{},
 		Limits: LimitsConfig{
 			Script:    16 << 20,
@@ -154,6 +177,7 @@ func (c *Config) problems() (found []problem) {
 	atLeast(refuse, "local.memory", c.Local.Memory, 0)
 	atLeast(refuse, "local.nodes", c.Local.Nodes, 0)
 	atLeast(refuse, "local.price", c.Local.Price, 0)
+	c.Docker.check(refuse)
 	checkSSH(c.SSH, refuse)
 	atLeast(refuse, "limits.script", c.Limits.Script, 1<<10)
 	atLeast(refuse, "limits.job_log", c.Limits.JobLog, 1<<10)
