@@ -29,7 +29,8 @@ import (
 	"github.com/openworkload/skyport/internal/workerbin/workertest"
 )
 
-// server is an OpenSSH server that stands for a node: it runs as the user of the
+// server is an OpenSSH server, configured as by Debian (but that the tester's own
+// .bashrc is not run, by SHLVL), that stands for a node: it runs as the user of the
 // test, on loopback, and its directory is the node's.
 type server struct {
 	t    testing.TB
@@ -81,6 +82,7 @@ PasswordAuthentication no
 X11Forwarding yes
 PrintMotd no
 AcceptEnv LANG LC_*
+SetEnv SHLVL=2
 Subsystem sftp /usr/lib/openssh/sftp-server
 `, s.port, base, base)
 		for file, text := range map[string]string{
