@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/session"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/runtime"
 	"github.com/openworkload/skyport/internal/worker/shim"
@@ -442,6 +443,102 @@ func TestContainerMember(t *testing.T) {
 	}
 }
 
+func TestContainerCommand(t *testing.T) {
+	t.Parallel()
+	n, api := containerNode(t)
+	shell := image(t, api, rootfs(t, shellFiles(t)...), "USER 12345", "ENV FROM_IMAGE=yes")
+	bare := image(t, api, rootfs(t, file{name: "busybox", data: busybox(t)}))
+	inShell, inBare := contained(shell, "echo made > made; while :; do sleep 0.1; done"), contained(bare, "#!/busybox sh\nexec /busybox sleep 1000")
+	member := contained(bare, "")
+	member.Member = true
+	for _, spec := range []protocol.RunSpec{inShell, inBare, member} {
+		n.runs(spec)
+	}
+	n.await("the script runs", func() bool {
+		return n.call(protocol.Command{Run: inShell.Run, Argv: []string{"cat", "made"}}, "").out == "made\n"
+	})
+	tests := []struct {
+		name     string
+		command  protocol.Command
+		stdin    string
+		out, err string
+		code     int
+		sig      int
+		failed   string
+	}{
+		{name: "streams", command: sh(inShell.Run, "cat; echo err >&2; exit 3"), stdin: "in", out: "in", err: "err\n", code: 3},
+		{name: "environment", command: sh(inShell.Run, `echo $FROM_IMAGE $SWM_JOB_ID $MORE; id -u`), out: "yes " + string(inShell.Job) + " more\n" + fmt.Sprint(os.Getuid()) + "\n"},
+		{name: "no shell needed", command: protocol.Command{Run: inBare.Run, Argv: []string{"/busybox", "echo", "a b"}}, out: "a b\n"},
+		{name: "in a member", command: protocol.Command{Run: member.Run, Argv: []string{"/busybox", "echo", "there"}}, out: "there\n"},
+		{name: "shell of the image", command: protocol.Command{Run: inShell.Run}, stdin: "echo in $0; exit 4\n", out: "in /bin/sh\n", code: 4},
+		{name: "no shell", command: protocol.Command{Run: inBare.Run}, err: "container image " + bare + " has no shell: name a command that it has\n", code: 127},
+		{name: "no command", command: protocol.Command{Run: inShell.Run, Argv: []string{"nothing"}}, err: "nothing: command not found\n", code: 127},
+		{name: "signal", command: sh(inShell.Run, "kill -9 $$"), code: 137, sig: 9},
+		{name: "terminal", command: protocol.Command{Run: inShell.Run, TTY: true, Rows: 33, Cols: 77, Argv: []string{"sh", "-c", "sleep 0.2; stty size"}}, out: "33 77\r\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := &node{t: t, client: n.client, dir: n.dir}
+			if tt.name == "environment" {
+				tt.command.Env = map[string]string{"MORE": "more"}
+			}
+			s := n.call(tt.command, tt.stdin)
+			if s.out != tt.out || s.err != tt.err || s.exit.Code != tt.code || s.exit.Signal != tt.sig {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+	t.Run("signals", func(t *testing.T) {
+		n := &node{t: t, client: n.client, dir: n.dir}
+		signals := make(chan syscall.Signal, 1)
+		up := &marker{want: "up", found: func() { signals <- syscall.SIGINT }}
+		s, err := n.try(t.Context(), sh(inShell.Run, "trap 'exit 9' INT; echo up; while :; do sleep 0.05; done"), session.Caller{Stdout: up, Signals: signals})
+		if err != nil || s.exit.Code != 9 {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+	t.Run("resize", func(t *testing.T) {
+		n := &node{t: t, client: n.client, dir: n.dir}
+		sizes := make(chan session.Size, 1)
+		up := &marker{want: "up", found: func() { sizes <- session.Size{Rows: 40, Cols: 100} }}
+		c := sh(inShell.Run, "echo up; while test \"$(stty size)\" != '40 100'; do sleep 0.05; done; exit 6")
+		c.TTY, c.Rows, c.Cols = true, 24, 80
+		s, err := n.try(t.Context(), c, session.Caller{Stdout: up, Resize: sizes})
+		if err != nil || s.exit.Code != 6 {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+	t.Run("caller goes away", func(t *testing.T) {
+		n := &node{t: t, client: n.client, dir: n.dir}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		up := &marker{want: "up", found: cancel}
+		if _, err := n.try(ctx, sh(inShell.Run, "echo up; sleep 4321"), session.Caller{Stdout: up}); err == nil {
+			t.Error("no error")
+		}
+		n.await("the command is ended", func() bool {
+			return n.call(sh(inShell.Run, "ps | while read line; do case $line in *'sleep 4321') echo lives;; esac; done"), "").out == ""
+		})
+	})
+}
+
+// marker is a writer that tells once when it has seen a word.
+type marker struct {
+	want  string
+	found func()
+	seen  bytes.Buffer
+	told  bool
+}
+
+func (m *marker) Write(p []byte) (int, error) {
+	m.seen.Write(p)
+	if !m.told && strings.Contains(m.seen.String(), m.want) {
+		m.told = true
+		m.found()
+	}
+	return len(p), nil
+}
+
 // What the first line of a script waits for, the image being there. It is told,
 // not held against anything: the machine may be busy.
 func TestContainerStartTime(t *testing.T) {
@@ -509,6 +606,7 @@ func TestContainerEngineRestarts(t *testing.T) {
 type daemon struct {
 	t            *testing.T
 	dockerd, dir string
+	containerd   *exec.Cmd // on its own, as distributions have it: it stays when dockerd is killed
 	cmd          *exec.Cmd
 	api          *client.Client
 	gone         sync.WaitGroup
@@ -519,15 +617,33 @@ func (d *daemon) host() string { return "unix://" + filepath.Join(d.dir, "d.sock
 func (d *daemon) start() {
 	d.t.Helper()
 	_ = os.Remove(filepath.Join(d.dir, "d.pid")) // of one that was killed
+	below := filepath.Join(d.dir, "c.sock")
+	if d.containerd == nil {
+		config := filepath.Join(d.dir, "c.toml")
+		text := "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+		d.containerd = exec.Command("containerd", "--config", config, "--address", below,
+			"--root", filepath.Join(d.dir, "croot"), "--state", filepath.Join(d.dir, "cstate"))
+		if err := d.containerd.Start(); err != nil {
+			d.t.Fatal(err)
+		}
+	}
 	var said bytes.Buffer
 	d.cmd = exec.Command(d.dockerd, "--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "run"),
-		"--pidfile", filepath.Join(d.dir, "d.pid"), "--host", d.host(), "--bridge", "none", "--iptables=false", "--live-restore")
+		"--pidfile", filepath.Join(d.dir, "d.pid"), "--host", d.host(), "--containerd", below, "--bridge", "none", "--iptables=false", "--live-restore")
 	d.cmd.Stderr = &said
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
 	cmd := d.cmd
 	d.gone.Go(func() { _ = cmd.Wait() }) // killed
+	defer func() {
+		if d.t.Failed() {
+			d.t.Logf("the engine said: %s", said.String())
+		}
+	}()
 	if d.api == nil {
 		api, err := client.New(client.WithHost(d.host()))
 		if err != nil {
@@ -546,23 +662,26 @@ func (d *daemon) kill() {
 	d.gone.Wait()
 }
 
-// remove ends the engine with its containerd, and removes what it has mounted.
+// remove ends the engine and its containerd, and removes what it has mounted.
 func (d *daemon) remove() {
 	if d.api != nil {
 		_ = d.api.Close()
 	}
 	if d.cmd != nil {
-		_ = d.cmd.Process.Signal(syscall.SIGTERM) // containerd goes with it, unless it was killed before
+		_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have been killed
 		d.gone.Wait()
 	}
-	if data, err := os.ReadFile(filepath.Join(d.dir, "run", "containerd", "containerd.pid")); err == nil {
+	if d.containerd != nil && d.containerd.Process != nil {
+		_ = d.containerd.Process.Signal(syscall.SIGTERM) // then it ends
+		_ = d.containerd.Wait()
+	}
+	// What stands for containers that a failed test has left.
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range processes {
+		line, _ := os.ReadFile(path) // it may have ended
 		var pid int
-		if _, err := fmt.Sscanf(string(data), "%d", &pid); err == nil && pid > 1 {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if bytes.Contains(line, []byte(d.dir)) {
-				_ = syscall.Kill(pid, syscall.SIGTERM)
-				await(d.t, "containerd ends", func() bool { return syscall.Kill(pid, 0) != nil })
-			}
+		if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil && bytes.Contains(line, []byte(d.dir+"/c.sock")) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 	mounts, _ := os.ReadFile("/proc/self/mounts")

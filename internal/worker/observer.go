@@ -9,6 +9,7 @@ import (
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/worker/proc"
 	"github.com/openworkload/skyport/internal/worker/protocol"
+	"github.com/openworkload/skyport/internal/worker/shim"
 )
 
 // observer looks at the processes of all running runs: what they use, once a
@@ -86,7 +87,7 @@ func (r *run) sample(table *proc.Table) {
 		if now.Sub(r.began.Time) < samplePeriod/2 && len(r.record.samples) == 0 {
 			return // too little to be told from nothing
 		}
-		cpu, memory := table.Tree(r.began.PID)
+		cpu, memory := r.use(table)
 		r.record.look(now, r.began.Time, cpu, skyport.Bytes(memory))
 		s.Usage = r.record.usage(0)
 		r.readLogs(s) // growth that the kernel did not tell, as on a network file system
@@ -94,6 +95,30 @@ func (r *run) sample(table *proc.Table) {
 			r.log.Warn("samples are not saved", "error", err)
 		}
 	})
+}
+
+// use sums up the run's processes. Those of a container are nobody's children of
+// ours; what stands for it is no use of the run's.
+func (r *run) use(table *proc.Table) (cpu time.Duration, memory int64) {
+	first := r.firstInside(table)
+	if first == 0 {
+		return table.Tree(r.began.PID)
+	}
+	row, _ := table.Process(first)
+	cpu, memory = table.Tree(first) // what it has reaped is in it
+	return cpu + row.CPU, memory + row.Memory
+}
+
+// firstInside returns the first process of the run's container, or 0.
+func (r *run) firstInside(table *proc.Table) int {
+	var c shim.Container
+	if r.spec.Request.ContainerImage == "" || shim.Read(r.dir, shim.ContainerFile, &c) != nil || c.PID == 0 {
+		return 0
+	}
+	if row, ok := table.Process(c.PID); !ok || row.Start != c.Start {
+		return 0
+	}
+	return c.PID
 }
 
 // findPorts looks where runs listen for their in ports. It returns how long
@@ -150,6 +175,9 @@ func (r *run) matchPorts(listeners []proc.Listener, look *look) bool {
 			if old, ok := known[port]; !ok || old.Inode != l.Inode {
 				if inodes == nil {
 					inodes = append(inodes, 0)
+					if first := r.firstInside(look.table()); first > 0 {
+						pid = first
+					}
 					for _, p := range look.table().Descendants(pid) {
 						inodes = append(inodes, proc.Sockets(p)...)
 					}
