@@ -43,7 +43,8 @@ type house struct {
 	noAnswer bool                       // workers are down at first
 
 	mu      sync.Mutex
-	workers map[skyport.PartitionID]*protocoltest.Worker
+	workers map[skyport.PartitionID]*protocoltest.Worker // of the main nodes
+	nodes   map[string]*protocoltest.Worker
 	live    []skyport.Event
 
 	store  *store.Store
@@ -54,7 +55,7 @@ type house struct {
 // build makes a house and starts it.
 func build(t *testing.T, change ...func(*house)) *house {
 	t.Helper()
-	h := &house{T: t, dir: t.TempDir(), workers: map[skyport.PartitionID]*protocoltest.Worker{}}
+	h := &house{T: t, dir: t.TempDir(), workers: map[skyport.PartitionID]*protocoltest.Worker{}, nodes: map[string]*protocoltest.Worker{}}
 	h.limits = lifecycle.Limits{Grace: time.Second, Drain: 50 * time.Millisecond}
 	h.site = gatetest.NewProvider(gatetest.Script{Endpoint: h.endpoint})
 	h.archive = archive.New(filepath.Join(h.dir, "jobs"))
@@ -66,10 +67,10 @@ func build(t *testing.T, change ...func(*house)) *house {
 	return h
 }
 
-func (h *house) endpoint(id skyport.PartitionID, _ string) (string, string) {
+func (h *house) endpoint(id skyport.PartitionID, node string) (string, string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	w := h.workers[id]
+	w := h.nodes[node]
 	if w == nil {
 		w = protocoltest.New(h.T)
 		if h.noAnswer {
@@ -78,7 +79,10 @@ func (h *house) endpoint(id skyport.PartitionID, _ string) (string, string) {
 		if h.newborn != nil {
 			h.newborn(w)
 		}
-		h.workers[id] = w
+		h.nodes[node] = w
+		if strings.HasSuffix(node, "-main") {
+			h.workers[id] = w
+		}
 	}
 	return "127.0.0.1", w.Endpoint()
 }
@@ -262,6 +266,12 @@ func (h *house) worker(id skyport.PartitionID) *protocoltest.Worker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.workers[id]
+}
+
+func (h *house) node(name string) *protocoltest.Worker {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nodes[name]
 }
 
 func (h *house) everyWorker(do func(*protocoltest.Worker)) {

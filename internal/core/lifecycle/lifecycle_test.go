@@ -165,7 +165,7 @@ func TestDeadlines(t *testing.T) {
 			h.site = gatetest.NewProvider(gatetest.Script{Endpoint: h.endpoint, BootDelay: time.Hour})
 		}, "did not bring up the nodes within 100ms"},
 		"connection": {func(h *house) { h.limits.Connect, h.noAnswer = 100*time.Millisecond, true }, "the worker did not answer within 100ms"},
-		"endpoint":   {func(h *house) { h.site = gatetest.NewProvider(gatetest.Script{}) }, "this version reaches unix"},
+		"endpoint":   {func(h *house) { h.site = gatetest.NewProvider(gatetest.Script{}) }, "is neither unix:///path nor ssh:"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -208,7 +208,7 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 				case errors.Is(cause, link.ErrRefused):
 					return p.fail(ctx, cause.Error())
 				case left <= 0:
-					return p.fail(ctx, fmt.Sprintf("no answer for %s: %v", p.e.Limits.Lost, cause))
+					return p.fail(ctx, fmt.Sprintf("it has not answered for %s: %v", p.e.Limits.Lost, cause))
 				}
 				most = min(most, left)
 			}

@@ -1,6 +1,3 @@
-// Package protocoltest has a worker for tests: it speaks the protocol over a
-// unix socket, and its runs start, write, end and get lost when the test says
-// so. No process is started. Only tests import it.
 package protocoltest
 
 import (
@@ -17,6 +14,7 @@ import (
 	"time"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/session"
 	"github.com/openworkload/skyport/internal/transfer"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 )
@@ -39,6 +37,11 @@ type Worker struct {
 	onStart  func(w *Worker, spec protocol.RunSpec)
 	refuse   error
 	held     chan struct{} // closed: transfers go on; nil: nothing holds them
+
+	onCommand func(ctx context.Context, c protocol.Command, s *session.Served) session.Exit
+	usage     protocol.NodeUsage
+	samples   []protocol.Sample
+	places    map[string]*transfer.Receiver
 }
 
 type run struct {
@@ -56,11 +59,14 @@ func New(t testing.TB) *Worker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &Worker{t: t, dir: dir, socket: filepath.Join(dir, "s"), runs: map[string]*run{}, changed: make(chan struct{})}
+	w := &Worker{t: t, dir: dir, socket: filepath.Join(dir, "s"), runs: map[string]*run{}, changed: make(chan struct{}), places: map[string]*transfer.Receiver{}}
 	w.Up()
 	t.Cleanup(func() {
 		w.Release() // a server does not see that the peer of an unread body is gone
 		w.Down()
+		for _, place := range w.places {
+			_ = place.Close() // what it has open is forgotten
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -267,6 +273,8 @@ func (w *Worker) routes() http.Handler {
 		reply(rw, protocol.Info{Version: "test", Node: "test", BootID: "test"}, nil)
 	})
 	mux.HandleFunc("GET /v1/watch", w.watch)
+	w.lookRoutes(mux)
+	mux.HandleFunc("PUT /v1/lease", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("PUT /v1/runs/{run}", w.prepare)
 	mux.HandleFunc("GET /v1/runs/{run}", w.with(func(*run) error { return nil }))
 	mux.HandleFunc("POST /v1/runs/{run}/start", w.with(w.start))
