@@ -124,7 +124,7 @@ found() {
     # shellcheck disable=SC2012 # there is no other way to read many links at once
     ls -l /proc/[0-9]*/cwd /proc/[0-9]*/exe 2>/dev/null |
       sed -n -e "s|^.* /proc/\([0-9]*\)/[a-z]* -> $1/.*|place \1|p" -e "s|^.* /proc/\([0-9]*\)/[a-z]* -> $1\( (deleted)\)*\$|place \1|p"
-    if [ -n "$watchdog" ] && is_watch "$watchdog" "$1"; then echo "mark $watchdog"; fi
+    if [ -n "$watchdog" ] && [ "$watchdog" != $$ ] && is_watch "$watchdog" "$1"; then echo "mark $watchdog"; fi
     cat /proc/[0-9]*/stat 2>/dev/null |
       sed -n 's/^\([0-9]*\) (.*) \([A-Za-z]\) \([0-9]*\) [-0-9]* [-0-9]* \([-0-9]*\) .*/stat \1 \3 \4 \2/p'
   } | awk -v self=$$ '
@@ -195,14 +195,14 @@ unmount() {
 
 # clear ID TAG: the claim goes last, so that what was cut off is found and goes on.
 clear() {
-  dir=$BASE/$1
-  [ ! -d "$dir" ] || : >"$dir/deleting"
+  place=$BASE/$1
+  [ ! -d "$place" ] || : >"$place/deleting"
   edit_keys "$1/$2" /dev/null || return 1
-  if [ -d "$dir" ]; then
-    end_processes "$dir" && end_containers "$dir" && end_processes "$dir" && unmount "$dir" || return 1
-    if ! rm -rf "$dir" 2>/dev/null; then
-      chmod -R u+rwX "$dir" 2>/dev/null
-      why=$(rm -rf "$dir" 2>&1) || { trouble="cannot remove the directory: $(printf %s "$why" | head -n 1)"; return 1; }
+  if [ -d "$place" ]; then
+    end_processes "$place" && end_containers "$place" && end_processes "$place" && unmount "$place" || return 1
+    if ! rm -rf "$place" 2>/dev/null; then
+      chmod -R u+rwX "$place" 2>/dev/null
+      why=$(rm -rf "$place" 2>&1) || { trouble="cannot remove the directory: $(printf %s "$why" | head -n 1)"; return 1; }
     fi
   fi
   if [ "$(claimed)" = "$1" ] && mv "$BASE/claim" "$BASE/gone.$$" 2>/dev/null; then

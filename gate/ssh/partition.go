@@ -26,6 +26,7 @@ type partition struct {
 
 	// ---
 	record    record
+	reserved  bool          // hosts were chosen, and the creation is not over
 	creating  chan struct{} // closed when the creation under way is over; nil without one
 	createErr error         // how the last creation ended
 	cleared   map[string]bool
@@ -36,14 +37,17 @@ func newPartition(s *site, r record) *partition {
 	return &partition{id: r.Spec.ID, site: s, record: r, cleared: map[string]bool{}}
 }
 
+// idle says that no creation is under way. Callers hold the provider's mutex.
+func (part *partition) idle() bool { return !part.reserved && part.creating == nil }
+
 // refresh looks at all hosts of a site and takes in the partitions that are
-// found there. A host that does not answer is no error: what it was to have is
+// found there, by looks not older than age. A host that does not answer is no error: what it was to have is
 // in the records.
-func (p *Provider) refresh(ctx context.Context, s *site) error {
+func (p *Provider) refresh(ctx context.Context, s *site, age time.Duration) error {
 	var looks sync.WaitGroup
 	for _, h := range s.hosts {
 		looks.Go(func() {
-			_, _, _ = h.look(ctx, lookAge) // what it found, or not, is noted
+			_, _, _ = h.look(ctx, age) // what it found, or not, is noted
 		})
 	}
 	looks.Wait()
@@ -70,6 +74,41 @@ func (p *Provider) refresh(ctx context.Context, s *site) error {
 		r.Hosts[c.Index] = h.config.Name
 		p.partitions[c.Partition] = newPartition(s, r)
 	}
+	for _, part := range p.partitions {
+		if part.site == s && part.idle() && !part.record.Deleting && part.isGone() {
+			if err := p.forget(part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isGone says whether each host of the partition has answered and has nothing of
+// it. Callers hold the provider's mutex.
+func (part *partition) isGone() bool {
+	for _, name := range part.record.Hosts {
+		h := part.site.host(name)
+		if h == nil {
+			continue
+		}
+		h.mu.Lock()
+		unknown := h.err != nil || h.at.IsZero() || h.seen.has(part.id)
+		h.mu.Unlock()
+		if unknown {
+			return false
+		}
+	}
+	return true
+}
+
+// forget drops a partition of which nothing is left. Callers hold p.mu.
+func (p *Provider) forget(part *partition) error {
+	if err := p.journal.remove(part.id); err != nil {
+		return err
+	}
+	p.log.Info("no host has anything of the partition any more", "partition", part.id)
+	delete(p.partitions, part.id)
 	return nil
 }
 
@@ -90,7 +129,7 @@ func (p *Provider) find(ctx context.Context, name string, id skyport.PartitionID
 	if part := known(); part != nil {
 		return part, nil
 	}
-	if err := p.refresh(ctx, s); err != nil {
+	if err := p.refresh(ctx, s, lookAge); err != nil {
 		return nil, err
 	}
 	if part := known(); part != nil {
@@ -117,7 +156,7 @@ type nodeState struct {
 func (p *Provider) status(ctx context.Context, part *partition) (gate.PartitionStatus, error) {
 	p.mu.Lock()
 	r := part.record
-	idle := part.creating == nil && !r.Deleting
+	idle := part.idle() && !r.Deleting
 	p.mu.Unlock()
 	nodes := make([]nodeState, len(r.Hosts))
 	if idle {
@@ -148,7 +187,7 @@ func (p *Provider) status(ctx context.Context, part *partition) (gate.PartitionS
 	case part.record.Deleting:
 		told.State, told.Details = gate.StateDeleting, part.trouble
 		return told, nil
-	case !idle || part.creating != nil:
+	case !idle || !part.idle():
 		told.State, told.Details = gate.StateCreating, "the hosts are being claimed"
 		return told, nil
 	}
@@ -183,11 +222,9 @@ func (p *Provider) judge(part *partition, told gate.PartitionStatus, nodes []nod
 	}
 	switch {
 	case gone == len(nodes):
-		if err := p.journal.remove(part.id); err != nil {
+		if err := p.forget(part); err != nil {
 			return told, err
 		}
-		p.log.Info("no host has anything of the partition any more", "partition", part.id)
-		delete(p.partitions, part.id)
 		return told, missing(part.id, part.site.name)
 	case told.State == gate.StateDeleting:
 		// Its end has begun on a host: by another gate, or by the host itself.

@@ -143,11 +143,18 @@ func (p *Provider) Create(ctx context.Context, spec gate.PartitionSpec) error {
 	if spec.Image != "" && spec.Image != imageHost {
 		return permanent(skyport.CodeUnknownImage, "no image %q at site %s", skyport.Abbreviate(spec.Image, 60), s.name)
 	}
-	if err := p.refresh(ctx, s); err != nil {
+	if err := p.refresh(ctx, s, lookAge); err != nil {
 		return err
 	}
 	p.saveFacts()
 	part, err := p.reserve(s, spec)
+	if skyport.CodeOf(err) == skyport.CodeUnavailable {
+		// A host may have been given back since it was looked at.
+		if err := p.refresh(ctx, s, 0); err != nil {
+			return err
+		}
+		part, err = p.reserve(s, spec)
+	}
 	if err != nil {
 		return err
 	}
@@ -215,6 +222,7 @@ func (p *Provider) reserve(s *site, spec gate.PartitionSpec) (*partition, error)
 		r.Hosts = append(r.Hosts, h.config.Name)
 	}
 	part := newPartition(s, r)
+	part.reserved = true
 	p.partitions[spec.ID] = part
 	return part, nil
 }
@@ -300,7 +308,7 @@ func (p *Provider) establish(part *partition, keys []string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer func() { close(part.creating); part.creating = nil }()
+	defer func() { close(part.creating); part.creating, part.reserved = nil, false }()
 	if err == nil && !part.record.Deleting {
 		part.record.Settled, part.createErr = true, nil
 		// Without this mark a restart only claims the hosts again.
@@ -342,7 +350,7 @@ func (p *Provider) List(ctx context.Context, name, owner string) ([]gate.Partiti
 	if err != nil {
 		return nil, err
 	}
-	if err := p.refresh(ctx, s); err != nil {
+	if err := p.refresh(ctx, s, lookAge); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
