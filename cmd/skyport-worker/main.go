@@ -111,7 +111,8 @@ func serve(args []string) error {
 		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	// The worker outlives the connection that started it.
-	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	// Ignored signals would be ignored by the commands that it starts, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	w, err := worker.Open(opts)

@@ -572,7 +572,7 @@ func (r *run) remove(ctx context.Context) error {
 	defer func() { _ = lock.Close() }()
 	// A container outlives the end of its run when its engine was away then.
 	left := !shim.Exists(r.dir, shim.ExitFile) || shim.Exists(r.dir, shim.ContainerFile)
-	if left && shim.Exists(r.dir, shim.LaunchFile) {
+	if left && shim.Exists(r.dir, shim.LaunchFile) || shim.Exists(r.dir, commandsFile) {
 		if err := r.w.runtime.Clean(ctx, r.rt); err != nil {
 			return err
 		}

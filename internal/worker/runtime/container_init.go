@@ -46,7 +46,8 @@ type initOrders struct {
 // own may call it.
 func Init(box string) error {
 	told := make(chan os.Signal, 4)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
+	// Not ignored: the script would ignore them, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 	signal.Notify(told, syscall.SIGTERM)
 	var orders initOrders
 	if err := shim.Read(box, ordersFile, &orders); err != nil {

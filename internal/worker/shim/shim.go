@@ -72,7 +72,8 @@ func (r *run) live() error {
 		return fmt.Errorf("become the reaper of the run: %w", err)
 	}
 	told := make(chan os.Signal, 4)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
+	// Not ignored: the script would ignore them, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 	signal.Notify(told, StopSignal, KillSignal)
 
 	if err := Reserve(".", ExitFile); err != nil {
