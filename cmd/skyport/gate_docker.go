@@ -10,7 +10,9 @@ import (
 )
 
 // openDocker opens the site whose nodes are containers.
-func openDocker(s *spool.Spool, log *slog.Logger) (opened, error) { return newDocker(s.Config.Docker, log) }
+func openDocker(s *spool.Spool, log *slog.Logger) (opened, error) {
+	return newDocker(s.Config.Docker, log)
+}
 
 func newDocker(c spool.DockerConfig, log *slog.Logger) (*docker.Provider, error) {
 	faults, err := docker.ParseFaults(os.Getenv(docker.FaultsVariable), spool.ParseBytes)

@@ -18,7 +18,7 @@ const (
 	// sideBySide is how many nodes the engine is asked for at the same time.
 	sideBySide = 32
 	// tries is how often something that the engine refuses is asked for.
-	tries = 4
+	tries = 6
 )
 
 // errStopped ends a creation that a removal has overtaken.
@@ -154,7 +154,7 @@ func (p *Provider) build(ctx context.Context, w *work, net subnet) error {
 			return p.insist(nodesCtx, w, func(ctx context.Context) error { return p.raise(ctx, w, net, i) })
 		})
 	}
-	return nodes.Wait() //nolint:wrapcheck // our own
+	return nodes.Wait()
 }
 
 // giveUp notes that a creation has failed, and why, and removes what it made.
@@ -171,10 +171,14 @@ func (p *Provider) giveUp(ctx context.Context, w *work, cause error) {
 	labels[labelReason] = skyport.Abbreviate(reason, 1000)
 	for pause := time.Duration(0); !w.stopped(); pause = longer(pause, 5*time.Second) {
 		err := bounded(ctx, func(ctx context.Context) error {
-			if err := p.note(ctx, noteName(w.id, kindFailed), labels); err != nil && skyport.CodeOf(err) != skyport.CodeNoSpace {
+			noted := p.note(ctx, noteName(w.id, kindFailed), labels)
+			if noted != nil && skyport.CodeOf(noted) != skyport.CodeNoSpace {
+				return noted
+			}
+			if err := p.clear(ctx, w.id, false); err != nil || noted == nil {
 				return err
 			}
-			return p.clear(ctx, w.id, false)
+			return p.note(ctx, noteName(w.id, kindFailed), labels) // there is space now
 		})
 		if err == nil {
 			return

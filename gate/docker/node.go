@@ -154,7 +154,7 @@ func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int
 			Hostname: name, Image: w.image, Labels: labels,
 			Env: append(append([]string{"SKYPORT_ENGINE=" + word(!p.options.NoEngine)}, w.faults.env()...), p.options.Env...),
 		},
-		HostConfig: p.hostConfig(w, number, limited),
+		HostConfig: p.hostConfig(w, net, number, limited),
 		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			net.id: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: address}},
 		}},
@@ -172,9 +172,9 @@ func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int
 
 // hostConfig is what the engine gives a node. An engine that lacks capabilities
 // itself cannot make privileged containers; then a node gets all that it has.
-func (p *Provider) hostConfig(w *work, number int, limited bool) *container.HostConfig {
+func (p *Provider) hostConfig(w *work, net subnet, number int, limited bool) *container.HostConfig {
 	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(skyport.PartitionName(w.id)),
+		NetworkMode: container.NetworkMode(net.id),
 		Privileged:  !limited,
 		Resources: container.Resources{
 			NanoCPUs: int64(w.record.cpus) * 1e9, Memory: int64(w.record.memory), MemorySwap: int64(w.record.memory),

@@ -3,6 +3,7 @@ package docker
 import (
 	"bufio"
 	"context"
+	"maps"
 	"net"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func (p *Provider) follow() {
 			err = p.read(stream)
 		}
 		cancel()
-		for range stream.Err { //nolint:revive // until its reader has ended
+		for range stream.Err { // its reader has ended when this is closed
 		}
 		p.notify()
 		if pause = longer(pause, 5*time.Second); !rest(p.ctx, pause) {
@@ -116,11 +117,7 @@ func (p *Provider) resume(ctx context.Context) error {
 		}
 	}
 	p.mu.Lock()
-	for id, k := range p.knocks {
-		if !there[id] && !k.asking {
-			delete(p.knocks, id)
-		}
-	}
+	maps.DeleteFunc(p.knocks, func(id string, _ *knock) bool { return !there[id] }) // who asks them, notices
 	p.mu.Unlock()
 	p.notify()
 	return nil
@@ -167,7 +164,7 @@ func (p *Provider) ask(b box) (first chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := p.knockOf(b.id)
-	k.down, k.rebooting = time.Time{}, false
+	k.down = time.Time{}
 	if p.closed || k.answered || k.asking {
 		return nil
 	}
