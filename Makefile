@@ -68,6 +68,10 @@ faults: build
 bench: build
 	$(GO) run ./bench
 
+## bench-remote: nodes over SSH, on loopback and at 50 ms, against scp, rsync and ssh -L
+bench-remote: build
+	$(GO) run ./bench -remote
+
 ## release: static binaries with checksums in dist/
 release: worker
 	@mkdir -p dist

@@ -24,7 +24,7 @@ func TestShort(t *testing.T) {
 		t.Skipf("%v: make build makes it", err)
 	}
 	dir, out := t.TempDir(), t.TempDir()
-	if err := run(t.Context(), program, dir, out, nil, true); err != nil {
+	if err := run(t.Context(), setting{program: program, dir: dir, out: out, short: true, size: small, what: measurements}); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {

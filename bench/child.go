@@ -11,6 +11,8 @@ func child(args []string) bool {
 		err = receive(args[1], args[2])
 	case len(args) == 2 && args[0] == "serve":
 		err = serveJob(args[1])
+	case len(args) == 1 && args[0] == "remote":
+		err = remoteChild()
 	default:
 		return false
 	}

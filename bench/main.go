@@ -15,11 +15,14 @@ import (
 	"time"
 )
 
-// measurements are what there is to measure, in the order of the table.
-var measurements = []struct {
+// measurement is a part of a run.
+type measurement struct {
 	name string
 	run  func(context.Context, *bench) error
-}{
+}
+
+// measurements are what there is to measure, in the order of the table.
+var measurements = []measurement{
 	{"submit", measureSubmissions},
 	{"warm", measureWarm},
 	{"cold", measureCold},
@@ -45,6 +48,10 @@ func main() {
 		only = append(only, name)
 		return nil
 	})
+	remote := flag.Bool("remote", false, "measure nodes that are reached by SSH: "+strings.Join(namesOf(remoteMeasurements), ", "))
+	mib := flag.Int64("mib", 0, "size of the large file in `MIB`; 0: 2048, with -short 8")
+	files := flag.Int("files", 0, "`NUMBER` of small files; 0: 10000, with -short 100")
+	rounds := flag.Int("rounds", 0, "`TIMES` that what is compared takes turns; 0: 3, with -short 1")
 	short := flag.Bool("short", false, "small numbers, in seconds: shows that everything can be measured, and no more")
 	binary := flag.String("skyport", "bin/skyport", "the `PROGRAM` that is measured")
 	out := flag.String("out", "bench/out", "`DIRECTORY` that the JSON goes to")
@@ -53,16 +60,44 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *binary, *dir, *out, only, *short); err != nil {
+	size := full
+	if *short {
+		size = small
+	}
+	if *mib > 0 {
+		size.big = *mib << 20
+	}
+	if *files > 0 {
+		size.files = *files
+	}
+	if *rounds > 0 {
+		size.rounds = *rounds
+	}
+	what := measurements
+	if *remote {
+		what = remoteMeasurements
+	}
+	if err := run(ctx, setting{program: *binary, dir: *dir, out: *out, only: only, short: *short, size: size, what: what}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func names() (list []string) {
+func names() []string { return append(namesOf(measurements), namesOf(remoteMeasurements)...) }
+
+func namesOf(measurements []measurement) (list []string) {
 	for _, m := range measurements {
 		list = append(list, m.name)
 	}
 	return list
+}
+
+// setting is what a run is asked for.
+type setting struct {
+	program, dir, out string
+	what              []measurement
+	only              []string // of these; empty: all
+	short             bool
+	size              sizes
 }
 
 // bench is one run of the program.
@@ -89,26 +124,24 @@ type sizes struct {
 	stream        int64         // bytes through a port, each way
 	active        int           // jobs that core drives at once
 	running       int           // of them run, on as many nodes
+	cut           time.Duration // of a link
 }
 
 var (
 	full = sizes{
 		submitFor: 5 * time.Second, warm: 200, cold: 30, jobs: 1000, stored: 100_000, reads: 31, starts: 7,
-		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50,
+		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50, cut: 20 * time.Second,
 	}
 	small = sizes{
 		submitFor: 200 * time.Millisecond, warm: 3, cold: 2, jobs: 10, stored: 1000, reads: 3, starts: 1,
-		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3,
+		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3, cut: time.Second,
 	}
 )
 
-func run(ctx context.Context, binary, dir, out string, only []string, short bool) (err error) {
-	b := &bench{size: full, report: &report{}}
-	if short {
-		b.size = small
-	}
-	if b.skyport, err = filepath.Abs(binary); err != nil {
-		return fmt.Errorf("find %s: %w", binary, err)
+func run(ctx context.Context, s setting) (err error) {
+	b := &bench{size: s.size, report: &report{}}
+	if b.skyport, err = filepath.Abs(s.program); err != nil {
+		return fmt.Errorf("find %s: %w", s.program, err)
 	}
 	if _, err := os.Stat(b.skyport); err != nil {
 		return fmt.Errorf("%w: make build makes it", err)
@@ -117,19 +150,19 @@ func run(ctx context.Context, binary, dir, out string, only []string, short bool
 		return fmt.Errorf("find this program: %w", err)
 	}
 	// A short name: sockets of nodes lie below it.
-	if b.dir, err = os.MkdirTemp(dir, "skybench"); err != nil {
+	if b.dir, err = os.MkdirTemp(s.dir, "skybench"); err != nil {
 		return fmt.Errorf("make a throw-away directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 
 	b.report.Machine = lookAtMachine(b.dir)
 	b.report.Version = versionOf(ctx, b.skyport)
-	b.report.Short = short
+	b.report.Short = s.short
 	b.report.Started = time.Now().UTC().Truncate(time.Second)
 	b.report.printHead(os.Stdout)
 	var failed []error
-	for _, m := range measurements {
-		if len(only) > 0 && !slices.Contains(only, m.name) {
+	for _, m := range s.what {
+		if len(s.only) > 0 && !slices.Contains(s.only, m.name) {
 			continue
 		}
 		b.report.now = m.name
@@ -143,7 +176,7 @@ func run(ctx context.Context, binary, dir, out string, only []string, short bool
 	}
 	b.report.Ended = time.Now().UTC().Truncate(time.Second)
 	b.report.Machine.LoadAfter = load()
-	path, err := b.report.write(out)
+	path, err := b.report.write(s.out)
 	if err == nil {
 		fmt.Printf("\n%s\nJSON: %s\n", b.report.summary(), path)
 	}
