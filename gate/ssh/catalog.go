@@ -127,7 +127,7 @@ func (p *Provider) meet(ctx context.Context, sites ...*site) {
 			}
 			waiting++
 			if !p.spawn(func() {
-				_, _, _ = h.look(ctx, 0) // what it found is noted
+				_, _ = h.look(ctx, 0) // what it found is noted
 				select {
 				case done <- struct{}{}:
 				case <-ctx.Done():

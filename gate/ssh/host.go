@@ -46,15 +46,15 @@ type host struct {
 
 // look returns what the host said, not longer ago than age. A host that does
 // not answer is not asked at once again.
-func (h *host) look(ctx context.Context, age time.Duration) (look, time.Time, error) {
+func (h *host) look(ctx context.Context, age time.Duration) (look, error) {
 	h.mu.Lock()
 	if h.since.IsZero() && !h.at.IsZero() && time.Since(h.at) < age {
 		defer h.mu.Unlock()
-		return h.seen, h.at, nil
+		return h.seen, nil
 	}
 	if h.err != nil && time.Since(h.failed) < h.pause {
 		defer h.mu.Unlock()
-		return h.seen, h.at, h.err
+		return h.seen, h.err
 	}
 	flight := h.flight
 	if flight == nil {
@@ -63,7 +63,7 @@ func (h *host) look(ctx context.Context, age time.Duration) (look, time.Time, er
 		h.mu.Unlock()
 		if !h.spawn(func() { h.fly(flight) }) {
 			h.land(flight)
-			return look{}, time.Time{}, fmt.Errorf("host %s: the gate ends", h.config.Name)
+			return look{}, fmt.Errorf("host %s: the gate ends", h.config.Name)
 		}
 	} else {
 		h.mu.Unlock()
@@ -71,11 +71,11 @@ func (h *host) look(ctx context.Context, age time.Duration) (look, time.Time, er
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return look{}, time.Time{}, fmt.Errorf("host %s: %w", h.config.Name, ctx.Err())
+		return look{}, fmt.Errorf("host %s: %w", h.config.Name, ctx.Err())
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.seen, h.at, h.err
+	return h.seen, h.err
 }
 
 // fly is one look.

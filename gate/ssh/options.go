@@ -116,7 +116,7 @@ func (c *Host) complete() (key ssh.PublicKey, err error) {
 		return nil, refuse("key file: %w", err)
 	}
 	if key, err = hostKey(c.HostKey, c.Address); err != nil {
-		host, port, _ := net.SplitHostPort(c.Address) //nolint:errcheck // made above
+		host, port, _ := net.SplitHostPort(c.Address) // made above
 		return nil, refuse("host key: %w", err).WithHint("get it by ssh-keyscan -t ed25519 -p %s %s, and compare it with what the host itself "+
 			"says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", port, host)
 	}

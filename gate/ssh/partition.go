@@ -47,7 +47,7 @@ func (p *Provider) refresh(ctx context.Context, s *site, age time.Duration) erro
 	var looks sync.WaitGroup
 	for _, h := range s.hosts {
 		looks.Go(func() {
-			_, _, _ = h.look(ctx, age) // what it found, or not, is noted
+			_, _ = h.look(ctx, age) // what it found, or not, is noted
 		})
 	}
 	looks.Wait()
@@ -242,7 +242,7 @@ func (p *Provider) nodeState(ctx context.Context, h *host, r *record, i int) nod
 	if h == nil {
 		return nodeState{state: gate.StateFailed, gone: true, detail: "host " + r.Hosts[i] + " is not in the configuration any more"}
 	}
-	seen, _, err := h.look(ctx, lookAge)
+	seen, err := h.look(ctx, lookAge)
 	if err != nil {
 		since, _ := h.trouble()
 		n := nodeState{state: gate.StateBooting, detail: err.Error()}
@@ -268,7 +268,7 @@ func (p *Provider) nodeState(ctx context.Context, h *host, r *record, i int) nod
 
 // node tells how a node on this host is reached.
 func (h *host) node(dir string) skyport.Node {
-	host, port, _ := net.SplitHostPort(h.config.Address) //nolint:errcheck // made by complete
+	host, port, _ := net.SplitHostPort(h.config.Address) // made by complete
 	endpoint := url.URL{Scheme: "ssh", User: url.User(h.config.User), Host: net.JoinHostPort(host, port), Path: path.Clean(dir)}
 	n := skyport.Node{
 		Address: h.config.InternalAddress, Endpoint: endpoint.String(),
