@@ -126,8 +126,12 @@ func (x *execution) run(ctx context.Context, plan containerPlan, options client.
 	var around sync.WaitGroup
 	around.Go(func() { x.control(ctx, over) })
 	around.Go(func() {
-		_, _ = io.Copy(attached.Conn, x.served.Stdin) // ends with the input, the caller, or the command
-		_ = attached.CloseWrite()                     // nothing more comes
+		_, err := io.Copy(attached.Conn, x.served.Stdin) // ends with the input, the caller, or the command
+		if !x.tty {
+			_ = attached.CloseWrite() // nothing more comes
+		} else if err == nil { // the engine would hang up
+			_, _ = attached.Conn.Write([]byte{endOfInput}) // the command may have ended
+		}
 	})
 	// The connection is closed only when nobody is left who writes to it.
 	if x.tty {
@@ -193,13 +197,13 @@ func (x *execution) control(ctx context.Context, over <-chan struct{}) {
 		case size := <-x.served.Resize:
 			x.resize(ctx, size)
 		case sig := <-x.served.Signals:
-			x.signal(sig)
+			x.signal(sig, over)
 		case <-gone:
 			gone = nil
-			x.signal(syscall.SIGHUP)
+			x.signal(syscall.SIGHUP, over)
 			next = time.After(hangupTime)
 		case <-next:
-			x.signal(ladder[0])
+			x.signal(ladder[0], over)
 			if len(ladder) > 1 {
 				ladder = ladder[1:]
 			}
@@ -215,18 +219,25 @@ func (x *execution) resize(ctx context.Context, size session.Size) {
 	_, _ = x.api.ExecResize(ctx, x.id, client.ExecResizeOptions{Height: uint(max(size.Rows, 0)), Width: uint(max(size.Cols, 0))}) //nolint:gosec // not negative
 }
 
-// signal reaches the command and what it started, by the node's numbers.
-func (x *execution) signal(sig syscall.Signal) {
-	got, err := x.inspect()
-	if err != nil || !got.Running || got.PID <= 0 {
-		return // it has ended
-	}
-	table, err := proc.Snapshot()
-	if err != nil {
-		return // tried again by who wants it
-	}
-	for _, pid := range append([]int{got.PID}, table.Descendants(got.PID)...) {
-		_ = syscall.Kill(pid, sig) // it may have ended
+// signal reaches the command and what it started, by the node's numbers. The
+// engine knows its number a moment later than the command's first output.
+func (x *execution) signal(sig syscall.Signal, over <-chan struct{}) {
+	for range 100 {
+		if got, err := x.inspect(); err == nil && got.Running && got.PID > 0 {
+			table, err := proc.Snapshot()
+			if err != nil {
+				return // tried again by who wants it
+			}
+			for _, pid := range append([]int{got.PID}, table.Descendants(got.PID)...) {
+				_ = syscall.Kill(pid, sig) // it may have ended
+			}
+			return
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 
