@@ -71,6 +71,7 @@ func New(o Options) http.Handler {
 	a.logRoutes()
 	a.resultRoutes()
 	a.stagingRoutes()
+	a.lookRoutes()
 	a.catalogRoutes()
 	a.secretRoutes()
 	a.healthRoutes()

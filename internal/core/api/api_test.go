@@ -109,7 +109,7 @@ func TestOwnership(t *testing.T) {
 			continue
 		}
 		fill := func(id string) string {
-			return strings.NewReplacer("{id}", id, "{stream}", "stdout", "{path...}", "a/b", "{rest...}", "manifest",
+			return strings.NewReplacer("{id}", id, "{stream}", "stdout", "{path...}", "a/b", "{path}", "YS9i", "{rest...}", "manifest",
 				"{kind}", "registry", "{name}", "x.org", "{partition}", string(skyport.NewPartitionID())).Replace(path)
 		}
 		if strings.ContainsAny(fill("x"), "{}") {

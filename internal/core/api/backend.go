@@ -86,6 +86,16 @@ type Backend interface {
 	Accounts(ctx context.Context) ([]skyport.Account, error)
 	Partitions(ctx context.Context, all bool) ([]skyport.Partition, error)
 
+	// Reach is the way to the nodes that a job is on now: CodeConflict without
+	// any, CodeUnavailable while they do not answer.
+	Reach(id skyport.JobID) (Reach, error)
+	// ReachPartition is the way to the nodes of a partition; CodeNotFound when
+	// there is none.
+	ReachPartition(id skyport.PartitionID) (Reach, error)
+	// UsersOf tells whose jobs hold a partition now or, when none does, whose was
+	// the last one that did.
+	UsersOf(ctx context.Context, id skyport.PartitionID) ([]skyport.UserID, error)
+
 	// Secrets of a user, sorted by kind and name, without their values.
 	Secrets(ctx context.Context, owner skyport.UserID) ([]skyport.Secret, error)
 	Secret(ctx context.Context, owner skyport.UserID, kind, name string) (skyport.Secret, error)

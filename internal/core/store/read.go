@@ -97,6 +97,18 @@ func (s *Store) Partition(ctx context.Context, id skyport.PartitionID) (skyport.
 	return one(ctx, s, scanPartition, notFound("partition", id), selectPartition+` WHERE id = $1`, id)
 }
 
+// LastOwner is the owner of the job that came onto a partition last, "" when
+// the store knows none.
+func (s *Store) LastOwner(ctx context.Context, id skyport.PartitionID) (skyport.UserID, error) {
+	scan := func(row scanner) (owner skyport.UserID, err error) { return owner, row.Scan(&owner) }
+	owners, err := many(ctx, s, scan, `SELECT jobs.owner FROM attempts JOIN jobs ON jobs.id = attempts.job
+		WHERE attempts.partition_id = $1 ORDER BY attempts.created DESC LIMIT 1`, id)
+	if err != nil || len(owners) == 0 {
+		return "", err
+	}
+	return owners[0], nil
+}
+
 // EventFilter selects events; the zero value of a field does not restrict.
 type EventFilter struct {
 	Owner     skyport.UserID

@@ -50,6 +50,9 @@ type Backend struct {
 	number      int64
 	secrets     map[secretKey]skyport.Secret
 	values      map[secretKey]api.SecretValue
+	reaches     map[skyport.JobID]api.Reach
+	partitions  map[skyport.PartitionID]api.Reach
+	users       map[skyport.PartitionID][]skyport.UserID
 }
 
 var _ api.Backend = (*Backend)(nil)

@@ -89,3 +89,25 @@ func partitionKeys(t *testing.T, f Fixture) {
 		t.Errorf("the keys of another partition: %q, %v", sealed, err)
 	}
 }
+
+func lastOwner(t *testing.T, f Fixture) {
+	s := f.Open(t, nil)
+	defer s.Close()
+	a, b := newJob("first"), newJob("second")
+	b.Owner = "1c8fb5f0-5bb5-4c3d-8e6e-6a9c0f3c5f50"
+	insert(t, s, &a, &b)
+	id := skyport.NewPartitionID()
+	look := func(want skyport.UserID) {
+		t.Helper()
+		if got, err := s.LastOwner(t.Context(), id); err != nil || got != want {
+			t.Errorf("the last owner is %q, %v; want %q", got, err, want)
+		}
+	}
+	look("")
+	for _, job := range []skyport.Job{a, b} {
+		must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+			return tx.InsertAttempt(&skyport.Attempt{Job: job.ID, Number: 1, Partition: id})
+		}))
+		look(job.Owner)
+	}
+}

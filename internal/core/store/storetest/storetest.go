@@ -42,6 +42,7 @@ func Exercise(t *testing.T, make func(t *testing.T) Fixture) {
 		{"CanceledContext", canceledContext},
 		{"Secrets", secrets},
 		{"PartitionKeys", partitionKeys},
+		{"LastOwner", lastOwner},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
