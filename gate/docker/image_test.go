@@ -141,7 +141,10 @@ func TestSpeed(t *testing.T) {
 		return err == nil && s.State != gate.StateCreating, err
 	})
 	t.Logf("made after %s", time.Since(begin).Round(time.Millisecond))
-	await(t, p, spec, gate.StateUp)
+	within(t, p, 5*time.Minute, "up", func() (bool, error) {
+		s, err := p.Status(t.Context(), o.Site, spec.ID)
+		return err == nil && s.State == gate.StateUp, fmt.Errorf("%s: %w", s.Details, err)
+	})
 	t.Logf("up after %s", time.Since(begin).Round(time.Millisecond))
 	begin = time.Now()
 	remove(t, p, spec)

@@ -21,6 +21,11 @@ import (
 // until follows the provider's changes until f is true.
 func until(t *testing.T, p *docker.Provider, what string, f func() (bool, error)) {
 	t.Helper()
+	within(t, p, patience, what, f)
+}
+
+func within(t *testing.T, p *docker.Provider, patience time.Duration, what string, f func() (bool, error)) {
+	t.Helper()
 	end := time.After(patience)
 	for {
 		changed := p.Changed()

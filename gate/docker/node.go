@@ -115,10 +115,13 @@ func (p *Provider) raise(ctx context.Context, w *work, net subnet, number int) e
 		return err
 	}
 	name := w.record.nodes[number]
+	// Whether the engine can make privileged containers is learned by one node.
+	release, limited := p.tryPrivileges()
+	defer release()
 	found, err := p.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	switch {
 	case cerrdefs.IsNotFound(err):
-		return p.makeNode(ctx, w, net, number)
+		return p.makeNode(ctx, w, net, number, limited)
 	case err != nil:
 		return p.engineError(err, "look for container "+name)
 	}
@@ -129,19 +132,19 @@ func (p *Provider) raise(ctx context.Context, w *work, net subnet, number int) e
 	case c.State.Status != container.StateCreated:
 		return nil // runs, or has ended already, which the status tells
 	}
-	return p.startNode(ctx, w, number, c.ID, c.HostConfig != nil && c.HostConfig.Privileged)
+	privileged := c.HostConfig != nil && c.HostConfig.Privileged
+	if privileged && limited {
+		return p.remakeNode(ctx, c.ID, name)
+	}
+	return p.startNode(ctx, w, number, c.ID, privileged)
 }
 
-func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int) error {
+func (p *Provider) makeNode(ctx context.Context, w *work, net subnet, number int, limited bool) error {
 	name := w.record.nodes[number]
 	address, err := net.address(number)
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	limited := p.limited
-	p.mu.Unlock()
-
 	labels := w.record.labels(p.options.Site, kindNode)
 	labels[labelNode] = strconv.Itoa(number)
 	labels[labelRole] = string(role(number))
@@ -213,14 +216,6 @@ func (p *Provider) startNode(ctx context.Context, w *work, number int, id string
 	if err != nil {
 		return p.engineError(err, "copy the user data into container "+name)
 	}
-	if privileged {
-		// Whether the engine can do this is learned once, not by all nodes at once.
-		release, limited := p.tryPrivileges()
-		if limited {
-			return p.remakeNode(ctx, id, name)
-		}
-		defer release()
-	}
 	_, err = p.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	switch {
 	case err == nil:
@@ -259,7 +254,7 @@ func (p *Provider) privileges(limited bool) {
 // remakeNode removes a container that cannot start, so that the next try makes
 // another one.
 func (p *Provider) remakeNode(ctx context.Context, id, name string) error {
-	_, err := p.engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+	_, err := p.engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !cerrdefs.IsNotFound(err) {
 		return p.engineError(err, "remove container "+name)
 	}
