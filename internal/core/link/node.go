@@ -163,11 +163,12 @@ func (n *node) names() []string {
 // sync takes what a new stream told as the whole truth: the worker may be
 // another process now, whose versions start anew.
 func (n *node) sync(fresh map[string]protocol.RunStatus) {
+	count := len(fresh)
 	n.mu.Lock()
 	took := time.Since(n.since)
 	n.runs, n.up, n.failed, n.since = fresh, true, nil, time.Now()
 	n.mu.Unlock()
-	n.link.log.Info("the worker answers", "node", n.Name, "runs", len(fresh), "after", took)
+	n.link.log.Info("the worker answers", "node", n.Name, "runs", count, "after", took)
 	n.link.opts.Changed("")
 }
 
