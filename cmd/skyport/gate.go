@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/gate/docker"
 	"github.com/openworkload/skyport/gate/local"
 	"github.com/openworkload/skyport/gate/ssh"
 	"github.com/openworkload/skyport/internal/pki"
@@ -148,6 +150,32 @@ func openLocal(s *spool.Spool, log *slog.Logger) (opened, error) {
 		Limits:       skyport.Limits{Nodes: c.Nodes, CPUs: c.CPUs, Memory: c.Memory},
 		Price:        c.Price,
 		Logger:       log,
+	})
+}
+
+// openDocker opens the site whose nodes are containers.
+func openDocker(s *spool.Spool, log *slog.Logger) (opened, error) {
+	return newDocker(s.Config.Docker, log)
+}
+
+func newDocker(c spool.DockerConfig, log *slog.Logger) (*docker.Provider, error) {
+	faults, err := docker.ParseFaults(os.Getenv(docker.FaultsVariable), spool.ParseBytes)
+	if err != nil {
+		return nil, err
+	}
+	var flavors []skyport.Flavor
+	for _, f := range c.Flavors {
+		flavors = append(flavors, skyport.Flavor{Name: f.Name, CPUs: f.CPUs, Memory: f.Memory, Price: f.Price})
+	}
+	return docker.New(docker.Options{
+		Site:     c.Site,
+		Host:     c.Host,
+		Image:    c.Image,
+		NoEngine: !c.Engine,
+		Limits:   skyport.Limits{Nodes: c.Nodes},
+		Flavors:  flavors,
+		Faults:   faults,
+		Logger:   log,
 	})
 }
 
