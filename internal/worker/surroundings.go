@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/task"
@@ -131,7 +132,7 @@ func (r *run) environment() map[string]string {
 		return env
 	}
 	rsh := filepath.Join(r.rt.Bin, rshName)
-	for key, value := range map[string]string{
+	leads := map[string]string{
 		// Open MPI up to 4, and PRRTE, which Open MPI has since 5.
 		"OMPI_MCA_orte_default_hostfile": hosts,
 		"OMPI_MCA_plm_rsh_agent":         rsh,
@@ -140,7 +141,13 @@ func (r *run) environment() map[string]string {
 		"HYDRA_HOST_FILE":                filepath.Join(r.rt.Task, task.MachineFile), // MPICH
 		"HYDRA_LAUNCHER":                 "ssh",
 		"HYDRA_LAUNCHER_EXEC":            rsh,
-	} {
+	}
+	if strings.HasPrefix(r.spec.Peers[0].Endpoint, "unix://") {
+		// All nodes are this machine and have one name: Open MPI would mix up what
+		// they share in memory.
+		leads["OMPI_MCA_btl"], leads["OMPI_MCA_btl_tcp_if_include"] = "self,tcp", "lo"
+	}
+	for key, value := range leads {
 		if _, ok := env[key]; !ok { // the user knows better
 			env[key] = value
 		}
