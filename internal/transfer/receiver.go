@@ -8,11 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 
 	"github.com/openworkload/skyport"
-	"golang.org/x/sync/errgroup"
 )
 
 // stagePrefix begins the names of the directories in which trees are assembled.
@@ -290,11 +288,7 @@ func (a *assembly) mark(s Span) {
 // reuse looks for what the tree has in its place: files that are whole already
 // stay, chunks of others are copied. It also tells what is in the way.
 func (a *assembly) reuse(ctx context.Context) error {
-	type candidate struct {
-		entry int
-		info  fs.FileInfo
-	}
-	var candidates []candidate
+	var candidates []*candidate
 	var absent []byte // a directory that is not there
 	for i := range a.m.Entries {
 		e := &a.m.Entries[i]
@@ -313,93 +307,10 @@ func (a *assembly) reuse(ctx context.Context) error {
 			return skyport.Errorf(skyport.CodeConflict, "%s is in the way: one of it and the tree's is a directory", a.placed(e.Path)).
 				WithHint("move it away, or choose another directory")
 		case e.Kind == File && e.Size > 0 && info.Mode().IsRegular() && info.Size() > 0:
-			candidates = append(candidates, candidate{i, info})
+			candidates = append(candidates, newCandidate(e, i, info))
 		}
 	}
-	if len(candidates) == 0 {
-		return nil
-	}
-
-	type origin struct {
-		entry  int
-		offset int64
-	}
-	root := withoutLinks(a.dir)
-	origins := make(map[uint32]origin)
-	var mu sync.Mutex
-	work := make(chan candidate)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(work)
-		for _, c := range candidates {
-			select {
-			case work <- c:
-			case <-gctx.Done():
-				return gctx.Err()
-			}
-		}
-		return nil
-	})
-	for range runtime.GOMAXPROCS(0) {
-		g.Go(func() error {
-			cut := newCutter()
-			for c := range work {
-				e := &a.m.Entries[c.entry]
-				f, err := openFile(root, string(e.Path), os.O_RDONLY)
-				if err != nil {
-					continue // what cannot be read comes over the wire
-				}
-				was := stampOf(c.info)
-				same, next := c.info.Size() == e.Size, 0
-				for offset := int64(0); offset < c.info.Size() && gctx.Err() == nil; offset += segmentSize {
-					_, err = cut.cut(f, offset, min(segmentSize, c.info.Size()-offset), func(at int64, chunk Chunk) {
-						same = same && next < len(e.Chunks) && e.Chunks[next] == chunk
-						next++
-						if n, ok := a.x.numbers[chunk.Hash]; ok {
-							mu.Lock()
-							origins[n] = origin{c.entry, at}
-							mu.Unlock()
-						}
-					})
-					if err != nil {
-						break
-					}
-				}
-				same = same && err == nil && was.check(f) == nil
-				_ = f.Close() // only read
-				if same {
-					mu.Lock()
-					a.inPlace[c.entry] = was
-					mu.Unlock()
-				}
-			}
-			return gctx.Err()
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("comparing with what is there: %w", err)
-	}
-
-	there := &Tree{root: root, manifest: a.m}
-	buf := make([]byte, MaxChunk)
-	for n := range uint32(len(a.x.chunks)) {
-		from, ok := origins[n]
-		if !ok || a.arrived[n] || ctx.Err() != nil {
-			continue
-		}
-		p := buf[:a.x.chunks[n].Size]
-		ref := ChunkRef{Entry: from.entry, Offset: from.offset}
-		if there.readUnchecked(ref, p) != nil || Verify(a.m, Span{n, 1}, p) != nil {
-			continue
-		}
-		if err := a.Put(ctx, Span{n, 1}, p); err != nil {
-			return err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("copying what is there: %w", err)
-	}
-	return nil
+	return a.compare(ctx, candidates)
 }
 
 // Manifest implements [Sink].

@@ -462,7 +462,7 @@ type cutter struct {
 func newCutter() *cutter { return &cutter{buf: make([]byte, minChunk)} }
 
 // cut returns the chunks of a stretch; each is told when it is not nil.
-func (c *cutter) cut(f io.ReaderAt, offset, length int64, each func(offset int64, chunk Chunk)) ([]Chunk, error) {
+func (c *cutter) cut(f io.ReaderAt, offset, length int64, each func(offset int64, chunk Chunk, p []byte)) ([]Chunk, error) {
 	if length <= int64(len(c.buf)) {
 		p := c.buf[:length]
 		if n, err := f.ReadAt(p, offset); n < len(p) {
@@ -470,7 +470,7 @@ func (c *cutter) cut(f io.ReaderAt, offset, length int64, each func(offset int64
 		}
 		chunk := Chunk{Hash: blake3.Sum256(p), Size: uint32(length)}
 		if each != nil {
-			each(offset, chunk)
+			each(offset, chunk, p)
 		}
 		return []Chunk{chunk}, nil
 	}
@@ -493,7 +493,7 @@ func (c *cutter) cut(f io.ReaderAt, offset, length int64, each func(offset int64
 		}
 		chunk := Chunk{Hash: blake3.Sum256(p), Size: uint32(len(p))}
 		if each != nil {
-			each(offset, chunk)
+			each(offset, chunk, p)
 		}
 		chunks = append(chunks, chunk)
 		offset += int64(len(p))
