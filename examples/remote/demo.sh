@@ -53,10 +53,12 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 say "A private registry: TLS by an authority of its own, a login"
-gateway=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')
+# Nodes reach any address of this machine but loopback; those of bridges come and go.
+address=$(ip -4 -o addr show scope global | awk '$2 !~ /^(br-|veth)/ {split($4, a, "/"); print a[1]; exit}')
+[ -n "$address" ] || die "this machine has no address that nodes could reach"
 password=$(head -c 18 /dev/urandom | base64)
 printf '%s\n' "$password" >"$place/password"
-setsid "$root/bin/example-registry" -listen "$gateway:0" -dir "$place/registry" -image pi:1 -rootfs "$rootfs" <"$place/password" >"$place/registry.log" 2>&1 &
+setsid "$root/bin/example-registry" -listen "$address:0" -dir "$place/registry" -image pi:1 -rootfs "$rootfs" <"$place/password" >"$place/registry.log" 2>&1 &
 registry=$!
 for _ in $(seq 600); do
   [ ! -s "$place/registry/image" ] || break

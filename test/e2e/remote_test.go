@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -165,7 +166,7 @@ func (h *house) empty() {
 // images is a registry that all tests share, with a login and an authority of its own.
 var images = sync.OnceValues(func() (*registry.Registry, error) {
 	ctx := context.Background()
-	gateway, err := docker(ctx, "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+	address, err := ownAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ var images = sync.OnceValues(func() (*registry.Registry, error) {
 	}
 	cleanups = append(cleanups, func() error { return os.RemoveAll(dir) })
 	r, err := registry.Start(ctx, registry.Options{
-		Listen: strings.TrimSpace(gateway) + ":0", Dir: dir, Username: "reader", Password: "the password",
+		Listen: net.JoinHostPort(address, "0"), Dir: dir, Username: "reader", Password: "the password",
 	})
 	if err != nil {
 		return nil, err
@@ -192,6 +193,30 @@ var images = sync.OnceValues(func() (*registry.Registry, error) {
 	}
 	return r, nil
 })
+
+// ownAddress is an address of this machine that nodes can reach: any but loopback.
+// Those of bridges come and go.
+func ownAddress() (string, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagLoopback != 0 || strings.HasPrefix(i.Name, "br-") || strings.HasPrefix(i.Name, "veth") {
+			continue
+		}
+		addresses, err := i.Addrs()
+		if err != nil {
+			return "", err
+		}
+		for _, a := range addresses {
+			if at, ok := a.(*net.IPNet); ok && at.IP.To4() != nil {
+				return at.IP.String(), nil
+			}
+		}
+	}
+	return "", errors.New("this machine has no address that nodes could reach")
+}
 
 // cleanups end what all tests share.
 var cleanups []func() error
