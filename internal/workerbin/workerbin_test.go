@@ -1,6 +1,11 @@
 package workerbin
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,5 +64,30 @@ func TestUnknownArchitecture(t *testing.T) {
 	_, err := Install(filepath.Join(t.TempDir(), "none"), "vax")
 	if skyport.CodeOf(err) != skyport.CodeUnsupported || !strings.Contains(skyport.HintOf(err), "make build") {
 		t.Fatalf("got %v (%s)", err, skyport.HintOf(err))
+	}
+}
+
+func TestGzip(t *testing.T) {
+	t.Parallel()
+	hash, err := Hash("arm64")
+	if err != nil {
+		t.Skip("built without worker binaries: ", err)
+	}
+	for range 2 {
+		packed, err := Gzip("arm64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, content); err != nil || hex.EncodeToString(sum.Sum(nil)) != hash {
+			t.Fatalf("unpacked, it is another: %v", err)
+		}
+	}
+	if _, err := Gzip("vax"); skyport.CodeOf(err) != skyport.CodeUnsupported {
+		t.Errorf("for vax: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -39,7 +40,8 @@ func sink(t testing.TB, source bool) (path string) {
 				defer c.Close()
 				if source {
 					buf := make([]byte, 128<<10)
-					for _, err = c.Write(buf); err == nil; _, err = c.Write(buf) {
+					for err == nil {
+						_, err = c.Write(buf)
 					}
 					return
 				}
@@ -50,7 +52,9 @@ func sink(t testing.TB, source bool) (path string) {
 	t.Cleanup(func() {
 		l.Close()
 		all.Wait()
-		os.RemoveAll(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
 	})
 	return path
 }
@@ -90,7 +94,7 @@ func TestLines(t *testing.T) {
 	if err := conns[0].(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		t.Error(err)
 	}
-	if n, err := conns[0].Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := conns[0].Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("after the end there are %d bytes, %v", n, err)
 	}
 	if err := conns[1].SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
@@ -100,7 +104,7 @@ func TestLines(t *testing.T) {
 		t.Errorf("past its deadline it says %v", err)
 	}
 	s.down()
-	if _, err := conns[2].Read(make([]byte, 1)); err == nil || err == io.EOF {
+	if _, err := conns[2].Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a connection that broke says %v", err)
 	}
 	for _, c := range conns {
@@ -160,9 +164,6 @@ func BenchmarkLines(b *testing.B) {
 				"-o", "UserKnownHostsFile="+filepath.Join(s.etc, "known"), "-o", "StrictHostKeyChecking=accept-new", "127.0.0.1", command)
 			if up {
 				cmd.Stdin = io.LimitReader(zeros{}, size)
-			}
-			if out, err := cmd.StderrPipe(); err == nil {
-				go io.Copy(os.Stderr, out)
 			}
 			if err := cmd.Run(); err != nil {
 				b.Fatal(err)

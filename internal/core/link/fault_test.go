@@ -303,7 +303,9 @@ func TestEvilNodes(t *testing.T) {
 	}{
 		"endless": {func(ch ssh.Channel) {
 			noise := bytes.Repeat([]byte("x"), 32<<10)
-			for _, err := ch.Write(noise); err == nil; _, err = ch.Write(noise) {
+			var err error
+			for err == nil {
+				_, err = ch.Write(noise)
 			}
 		}, "the shell ended"},
 		"errors without end": {func(ch ssh.Channel) {

@@ -37,7 +37,8 @@ type machine struct {
 	lines   []*line
 
 	// Of ready, which one goroutine calls.
-	failures   int           // in a row
+	failures   int           // in a row, of one kind
+	failing    error         // the kind
 	limit      time.Duration // of the next handshake
 	unanswered int           // how often the worker was said to run, and did not answer
 
@@ -201,20 +202,23 @@ func (m *machine) later(err error) error {
 	if errors.Is(err, ErrRefused) {
 		return err
 	}
-	m.failures++
-	if errors.Is(err, errSlow) {
-		m.limit = min(m.limit*2, longestHandshake)
-	}
-	first, last := 50*time.Millisecond, 250*time.Millisecond
+	first, last, kind := 50*time.Millisecond, 250*time.Millisecond, error(nil)
 	switch {
 	case errors.Is(err, errAuth):
 		// Servers lock out who is refused again and again.
-		first, last = 250*time.Millisecond, 5*time.Second
+		first, last, kind = 250*time.Millisecond, 5*time.Second, errAuth
+	case errors.Is(err, errSlow):
+		m.limit = min(m.limit*2, longestHandshake)
+		kind = errSlow
+	case errors.Is(err, errSSH), errors.Is(err, errSetup):
+		last, kind = time.Second, errSSH
 	case m.via != nil:
 		first, last = 100*time.Millisecond, 500*time.Millisecond
-	case errors.Is(err, errSSH), errors.Is(err, errSetup):
-		first, last = 50*time.Millisecond, time.Second
 	}
+	if m.failures++; !errors.Is(m.failing, kind) {
+		m.failures = 1 // it got further, or less far
+	}
+	m.failing = kind
 	return &laterError{error: err, after: min(first<<min(m.failures-1, 10), last)}
 }
 

@@ -37,14 +37,14 @@ type binaries interface {
 type carried struct{}
 
 func (carried) Hash(arch string) (string, error) {
-	return workerbin.Hash(arch) //nolint:wrapcheck // says it all
+	return workerbin.Hash(arch)
 }
 
 func (carried) Packed(arch, form string) ([]byte, error) {
 	if form == "gz" {
-		return workerbin.Gzip(arch) //nolint:wrapcheck // says it all
+		return workerbin.Gzip(arch)
 	}
-	return workerbin.Compressed(arch) //nolint:wrapcheck // says it all
+	return workerbin.Compressed(arch)
 }
 
 // What a node may say while it is set up, and for how long.
@@ -73,13 +73,14 @@ func (m *machine) setup(ctx context.Context, w *wire) error {
 	if _, err := io.WriteString(session.channel, script); err != nil {
 		return fmt.Errorf("%w: %w", errSetup, err)
 	}
-	if err := s.follow(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		if errors.Is(err, ErrRefused) {
-			return err
-		}
+	err = s.follow(ctx)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", errSetup, context.Cause(ctx))
+	case errors.Is(err, ErrRefused):
+		return err
+	default:
 		return fmt.Errorf("%w: %w", errSetup, err)
 	}
 	m.log.Info("the node is set up", "worker", s.how, "binary", s.binary, "took", time.Since(start), "installed", s.installed, "boot", s.boot)

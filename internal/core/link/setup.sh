@@ -93,7 +93,7 @@ start() {
 	rm -f "$dir/worker.sock"
 	{
 		umask "$mask"
-		exec setsid nohup "$bin" serve --dir "$dir" --node "$node"
+		exec setsid "$bin" serve --dir "$dir" --node "$node"
 	} </dev/null >>"$dir/worker.log" 2>&1 &
 	pid=$!
 	echo "$pid" >"$dir/worker.pid"

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,5 +143,32 @@ func TestVersionReplaced(t *testing.T) {
 	}
 	if info, err := l.Worker().Info(t.Context()); err != nil || info.PID != s.worker() {
 		t.Errorf("the worker is %+v, %v", info, err)
+	}
+}
+
+// A node without zstd, whose shell and tools are not those of GNU.
+func TestSmallSystem(t *testing.T) {
+	t.Parallel()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("there is no busybox: ", err)
+	}
+	bin := t.TempDir()
+	if out, err := exec.Command(busybox, "--install", "-s", bin).CombinedOutput(); err != nil {
+		t.Skipf("busybox does not install itself: %v, %s", err, out)
+	}
+	servers, keys := cluster(t, 1)
+	s, w := servers[0], build(t, "")
+	s.env = "PATH=" + bin
+	s.up()
+	o := options(t, servers, keys, w)
+	o.Join = joinByPorts(t, servers, keys)
+	l := dial(t, o)
+	comes(t, l, s)
+	l.Close()
+	l = dial(t, o)
+	comes(t, l, s)
+	if !slices.Equal(w.asked, []string{"gz"}) {
+		t.Errorf("uploaded as %q", w.asked)
 	}
 }

@@ -33,6 +33,7 @@ import (
 // .bashrc is not run, by SHLVL), that stands for a node: it runs as the user of the
 // test, on loopback, and its directory is the node's.
 type server struct {
+	env  string // further settings of its sessions' environment
 	t    testing.TB
 	dir  string // of the node
 	etc  string // of the server
@@ -121,6 +122,17 @@ func (s *server) up() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.env != "" {
+		config := filepath.Join(s.etc, "sshd_config")
+		text, err := os.ReadFile(config)
+		if err == nil {
+			err = os.WriteFile(config, []byte(strings.Replace(string(text), "SetEnv SHLVL=2", "SetEnv SHLVL=2 "+s.env, 1)), 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.env = ""
+	}
 	log, err := os.OpenFile(filepath.Join(s.etc, "sshd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
