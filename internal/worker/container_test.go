@@ -291,7 +291,16 @@ func TestContainerLimits(t *testing.T) {
 		t.Errorf("usage %+v", s.Usage)
 	}
 
-	spec = contained(shell, `while read a b c; do case $b in /dev/shm) echo $c;; esac; done < /proc/self/mounts; ls -d /dev/shm; i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done`)
+	if devices, err := filepath.Glob("/dev/nvidia[0-9]*"); err == nil && len(devices) == 0 {
+		none := contained(shell, "echo no")
+		none.GPUs = 1
+		n.prepare(none)
+		if s := n.ended(none.Run); s.State != protocol.RunRefused || !strings.Contains(s.Details, "the job asks for 1 GPU, and the node's container engine can give none") {
+			t.Errorf("%+v", s)
+		}
+	}
+
+	spec = contained(shell, `while read a b c d e; do case $b in /dev/shm) echo $d;; esac; done < /proc/self/mounts; i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done`)
 	spec.CPUs, spec.Memory = 1, 256<<20
 	n.prepare(spec)
 	n.await("the container's processes are seen", func() bool {
@@ -300,6 +309,9 @@ func TestContainerLimits(t *testing.T) {
 	})
 	if s = n.ended(spec.Run); s.ExitCode != 0 || s.Usage.Count == 0 || s.Usage.CPUMax < 20 {
 		t.Errorf("%+v", s)
+	}
+	if shm := n.log(spec.Run, "stdout"); !strings.Contains(shm, "size=131072k") {
+		t.Errorf("/dev/shm: %s", shm)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
 
+	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/worker/proc"
 	"github.com/openworkload/skyport/internal/worker/shim"
 )
@@ -91,7 +92,7 @@ func (c *contained) live(ctx context.Context) shim.Result {
 			}
 			return res
 		case !away(err):
-			return shim.Result{Refused: fmt.Sprintf("container image %s: %v", c.plan.Image, plain(err))}
+			return shim.Result{Refused: fmt.Sprintf("container image %s: %v%s", c.plan.Image, plain(err), hint(err))}
 		}
 		if missing.IsZero() {
 			missing = time.Now()
@@ -103,6 +104,14 @@ func (c *contained) live(ctx context.Context) shim.Result {
 			return shim.Result{ExitCode: 128 + int(c.ending), Signal: int(c.ending)}
 		}
 	}
+}
+
+// hint is what to do about an error, behind its text.
+func hint(err error) string {
+	if what := skyport.HintOf(err); what != "" {
+		return " (" + what + ")"
+	}
+	return ""
 }
 
 var (
