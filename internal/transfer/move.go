@@ -39,6 +39,9 @@ type Options struct {
 	// Stall is how long nothing may move before a request is cut and made anew;
 	// 0: 15 s, negative: for ever. Work at either end counts as movement.
 	Stall time.Duration
+	// Ahead lets Push send before the peer has said what it lacks: good where the
+	// peer most likely has nothing and round trips take long.
+	Ahead bool
 	// Compression of the chunks.
 	Compression Compression
 	// Attempts is how many times in a row may fail without any progress before
@@ -273,6 +276,9 @@ type queue struct {
 	spans []Span
 	left  skyport.Bytes
 
+	planned chan struct{} // not nil: nobody knows yet what is lacking; closed when somebody does
+	allowed skyport.Bytes // that may go before
+
 	split  bool          // the rest is shared out evenly
 	evenly skyport.Bytes // in such parts
 }
@@ -283,10 +289,26 @@ func newQueue(x *index, spans []Span) *queue {
 	return q
 }
 
-// next takes one frame's worth.
-func (q *queue) next() (Span, bool) {
+// next takes one frame's worth. It waits while too much went ahead of the plan.
+func (q *queue) next(ctx context.Context) (Span, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for q.planned != nil && len(q.spans) > 0 {
+		if size := q.x.bytesOf(q.spans[:1]); size <= q.allowed {
+			q.allowed -= size
+			break
+		}
+		planned := q.planned
+		q.mu.Unlock()
+		select {
+		case <-planned:
+		case <-ctx.Done():
+		}
+		q.mu.Lock()
+		if ctx.Err() != nil {
+			return Span{}, false
+		}
+	}
 	if len(q.spans) == 0 {
 		return Span{}, false
 	}
@@ -335,8 +357,11 @@ func (p *push) attempt(ctx context.Context) error {
 	var first []Span
 	if !p.again {
 		first = eager(m, eagerBytes)
+		p.again = true
+		if p.o.Ahead && first == nil && len(m.indexed().chunks) > 0 {
+			return p.ahead(ctx, m, encoded)
+		}
 	}
-	p.again = true
 	reply, err := p.send(ctx, manifestRoute, encoded, newQueue(m.indexed(), first), longestReply(m))
 	if err != nil {
 		return err
@@ -345,6 +370,22 @@ func (p *push) attempt(ctx context.Context) error {
 		p.there(0)
 		return nil
 	}
+	if err := p.lacks(m, reply); err != nil {
+		return err
+	}
+	committed, err := p.carry(ctx, m, newQueue(m.indexed(), reply.Missing), "")
+	if committed {
+		p.there(0)
+		return nil
+	}
+	if err == nil {
+		err = errAgain
+	}
+	return err
+}
+
+// lacks notes what the peer says that it lacks.
+func (p *push) lacks(m *Manifest, reply planReply) error {
 	for _, s := range reply.Missing {
 		if uint64(s.First)+uint64(s.Count) > uint64(len(m.indexed().chunks)) {
 			return skyport.Errorf(skyport.CodeInvalid, "the peer asks for chunks that the tree does not have")
@@ -356,9 +397,11 @@ func (p *push) attempt(ctx context.Context) error {
 	p.before = missing
 	p.mu.Unlock()
 	p.there(missing)
+	return nil
+}
 
-	q := newQueue(m.indexed(), reply.Missing)
-	committed := false
+// carry brings what a queue holds, on all streams.
+func (p *push) carry(ctx context.Context, m *Manifest, q *queue, query string) (committed bool, err error) {
 	err = p.streams(ctx, func(ctx context.Context) error {
 		q.mu.Lock()
 		empty := len(q.spans) == 0
@@ -366,7 +409,7 @@ func (p *push) attempt(ctx context.Context) error {
 		if empty {
 			return nil
 		}
-		reply, err := p.send(ctx, chunksRoute+"/"+m.Hash(), nil, q, 4<<10)
+		reply, err := p.send(ctx, chunksRoute+"/"+m.Hash()+query, nil, q, 4<<10)
 		if skyport.CodeOf(err) == skyport.CodeNotFound {
 			return errAgain // the peer started anew
 		}
@@ -377,14 +420,7 @@ func (p *push) attempt(ctx context.Context) error {
 		}
 		return err
 	})
-	if committed {
-		p.there(0)
-		return nil
-	}
-	if err == nil {
-		err = errAgain
-	}
-	return err
+	return committed, err
 }
 
 // longestReply bounds what a peer may say about what it lacks.
@@ -501,12 +537,12 @@ func (s *frameStream) fill() error {
 	if s.ended {
 		return io.EOF
 	}
-	span, ok := s.queue.next()
+	defer s.line.work()()
+	span, ok := s.queue.next(s.ctx)
 	if !ok {
 		s.rest, s.ended = endFrame(nil), true
 		return nil
 	}
-	defer s.line.work()()
 	frame, err := s.framer.frame(s.ctx, span)
 	if err != nil {
 		s.err = err

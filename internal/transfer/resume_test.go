@@ -106,7 +106,7 @@ func forest(t testing.TB) (dir string, tree *Tree) {
 func TestCutsAndResume(t *testing.T) {
 	t.Parallel()
 	from, tree := forest(t)
-	for _, direction := range []string{"push", "pull", "depot"} {
+	for _, direction := range []string{"push", "pull", "depot", "ahead"} {
 		for seed := range uint64(3) {
 			t.Run(fmt.Sprint(direction, seed), func(t *testing.T) {
 				t.Parallel()
@@ -114,7 +114,7 @@ func TestCutsAndResume(t *testing.T) {
 				const allowed = 12
 				var cuts atomic.Int64
 				cuts.Store(allowed)
-				options := Options{Streams: 3, Attempts: 100, Backoff: time.Millisecond}
+				options := Options{Streams: 3, Attempts: 100, Backoff: time.Millisecond, Ahead: direction == "ahead"}
 				var place Place = NewReceiver(to, ReceiverOptions{})
 				if direction == "depot" {
 					depot, err := OpenDepot(to)

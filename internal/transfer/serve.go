@@ -23,7 +23,7 @@ import (
 //	POST …/read/{hash}       spans as JSON                             ->  frames
 //
 // A small tree takes one round trip, any other two and as many parallel
-// streams as one likes. Whichever request brings the last chunk also commits.
+// streams as one likes; these may go ahead of the manifest, with ?ahead. Whichever request brings the last chunk also commits.
 const (
 	manifestRoute = "manifest"
 	chunksRoute   = "chunks"
@@ -41,13 +41,14 @@ type planReply struct {
 // must give the same place for the same tree. The server above sets deadlines
 // and sees who may call.
 func NewReceiveHandler(place func(*http.Request) (Place, error), limits Limits) http.Handler {
-	return &receiveHandler{place, limits, heartbeat}
+	return &receiveHandler{place: place, limits: limits, beat: heartbeat}
 }
 
 type receiveHandler struct {
 	place  func(*http.Request) (Place, error)
 	limits Limits
 	beat   time.Duration
+	ahead  meetings
 }
 
 func (h *receiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -78,6 +79,11 @@ func (h *receiveHandler) plan(r *http.Request, body io.Reader) (planReply, error
 	if err != nil {
 		return planReply{}, err
 	}
+	var waiting *meeting
+	if name := r.URL.Query().Get(aheadQuery); name != "" {
+		waiting = h.ahead.at(name)
+		defer waiting.settle(nil) // unless it was
+	}
 	m, err := readManifest(body, h.limits)
 	if err != nil {
 		return planReply{}, err
@@ -85,6 +91,9 @@ func (h *receiveHandler) plan(r *http.Request, body io.Reader) (planReply, error
 	sink, err := place.Open(r.Context(), m)
 	if err != nil {
 		return planReply{}, err
+	}
+	if waiting != nil {
+		waiting.settle(sink)
 	}
 	return take(r, body, sink)
 }
@@ -94,7 +103,7 @@ func (h *receiveHandler) chunks(r *http.Request, body io.Reader, hash string) (p
 	if err != nil {
 		return planReply{}, err
 	}
-	sink, err := place.Resume(r.Context(), hash)
+	sink, err := h.resume(r, place, hash)
 	if err != nil {
 		return planReply{}, err
 	}

@@ -32,7 +32,7 @@ func BenchmarkWire(b *testing.B) {
 			if rtt > 0 {
 				settings.Rate = wire.Gbit
 			}
-			for _, direction := range []string{"push", "pull"} {
+			for _, direction := range []string{"push", "ahead", "pull"} {
 				b.Run(fmt.Sprintf("%s/%v/%s", tree.name, rtt, direction), func(b *testing.B) {
 					benchmarkWire(b, settings, from, direction, int64(tree.files*tree.size))
 				})
@@ -52,8 +52,8 @@ func benchmarkWire(b *testing.B, settings wire.Settings, from, direction string,
 		}
 		to := filepath.Join(target, fmt.Sprint(n))
 		r := NewReceiver(to, ReceiverOptions{})
-		if direction == "push" {
-			_, err = Push(b.Context(), over(b, link, receiving(r)), base, tree, Options{})
+		if direction != "pull" {
+			_, err = Push(b.Context(), over(b, link, receiving(r)), base, tree, Options{Ahead: direction == "ahead"})
 		} else {
 			_, err = PullInto(b.Context(), over(b, link, sending(tree)), base, r, Options{})
 		}
