@@ -18,7 +18,7 @@ import (
 
 // startRegistry starts one with a login and an authority of its own, on an
 // address at which the engine takes nothing on trust.
-func startRegistry(t *testing.T, api *client.Client) *registry.Registry {
+func startRegistry(t *testing.T) *registry.Registry {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -70,7 +70,7 @@ func TestContainerPull(t *testing.T) {
 		t.Skip("needs root to give the container engine an authority")
 	}
 	n, api := containerNode(t)
-	r := startRegistry(t, api)
+	r := startRegistry(t)
 	root := rootfs(t, shellFiles(t)...)
 
 	t.Run("once for many runs", func(t *testing.T) {
@@ -183,7 +183,7 @@ func TestContainerPull(t *testing.T) {
 	}
 	t.Run("unknown authority", func(t *testing.T) {
 		n := &node{t: t, client: n.client, dir: n.dir}
-		r := startRegistry(t, api)
+		r := startRegistry(t)
 		spec := contained(r.Host+"/any:1", "echo no")
 		spec.Registries = noLogin([]protocol.Registry{{Host: r.Host}})
 		n.prepare(spec)
@@ -227,4 +227,3 @@ func (n *node) findsNoSecret(words ...string) {
 		n.t.Error(err)
 	}
 }
-

@@ -4,19 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
-	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/worker/shim"
 )
 
@@ -252,16 +249,3 @@ func sleep(ctx context.Context, d time.Duration) error {
 // boxDir is the directory of a run that its init has inside the container: its
 // orders, and what it reports.
 func boxDir(run string) string { return filepath.Join(run, "box") }
-
-// refused gives an error of the engine a code by what it says.
-func refused(what string, err error) error {
-	text := plain(err).Error()
-	if strings.Contains(text, "no space left") {
-		return skyport.Errorf(skyport.CodeNoSpace, "%s: %s", what, text).WithHint("make room on the node")
-	}
-	var known *skyport.Error
-	if errors.As(err, &known) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", what, plain(err))
-}

@@ -32,7 +32,7 @@ func Contain(dir string) error {
 	signal.Notify(told, shim.StopSignal, shim.KillSignal)
 	c := contained{dir: dir, told: told}
 	if err := shim.Read(dir, planFile, &c.plan); err != nil {
-		return err //nolint:wrapcheck // says it
+		return err
 	}
 	switch os.Getenv(shim.EndVariable) {
 	case "term":
@@ -48,7 +48,7 @@ func Contain(dir string) error {
 	c.api = api
 	if !shim.Exists(dir, shim.ResultFile) {
 		if err := shim.Write(dir, shim.ResultFile, c.live(context.Background())); err != nil {
-			return err //nolint:wrapcheck // says it
+			return err
 		}
 	}
 	return c.remove()
@@ -145,7 +145,7 @@ func (c *contained) up(ctx context.Context) (id string, pid int, state container
 		id = got.Container.ID
 		if !known { // before the start: what runs must be found
 			if err := shim.Write(c.dir, shim.ContainerFile, shim.Container{ID: id}); err != nil {
-				return "", 0, "", err //nolint:wrapcheck // says it
+				return "", 0, "", err
 			}
 			known = true
 		}

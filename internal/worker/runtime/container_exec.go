@@ -91,7 +91,7 @@ func execOptions(self string, run Run, plan containerPlan, command protocol.Comm
 		Cmd: append([]string{self, "exec", plan.Box, dir}, command.Argv...),
 	}
 	if command.TTY && command.Rows > 0 && command.Cols > 0 {
-		options.ConsoleSize = client.ConsoleSize{Height: uint(command.Rows), Width: uint(command.Cols)} //nolint:gosec // positive
+		options.ConsoleSize = client.ConsoleSize{Height: uint(command.Rows), Width: uint(command.Cols)}
 	}
 	return options
 }
@@ -119,7 +119,7 @@ func (x *execution) run(ctx context.Context, plan containerPlan, options client.
 	}
 	defer attached.Close()
 	if options.ConsoleSize.Height > 0 {
-		x.resize(ctx, session.Size{Rows: int(options.ConsoleSize.Height), Cols: int(options.ConsoleSize.Width)}) //nolint:gosec // they were ints
+		x.resize(ctx, session.Size{Rows: int(options.ConsoleSize.Height), Cols: int(options.ConsoleSize.Width)})
 	}
 
 	over := make(chan struct{}) // the output has ended
@@ -139,7 +139,7 @@ func (x *execution) run(ctx context.Context, plan containerPlan, options client.
 	} else {
 		_, err = stdcopy.StdCopy(x.served.Stdout, x.served.Stderr, attached.Reader)
 	}
-	exit, endErr := x.end(ctx)
+	exit, endErr := x.end()
 	close(over)
 	if closer, ok := x.served.Stdin.(io.Closer); ok {
 		_ = closer.Close() // what comes is for nobody
@@ -154,7 +154,7 @@ func (x *execution) run(ctx context.Context, plan containerPlan, options client.
 
 // end waits for the command itself, which outlives its output when it closes it,
 // or the caller went away.
-func (x *execution) end(ctx context.Context) (session.Exit, error) {
+func (x *execution) end() (session.Exit, error) {
 	away := 0
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		got, err := x.inspect()
@@ -170,8 +170,7 @@ func (x *execution) end(ctx context.Context) (session.Exit, error) {
 				return session.Exit{}, skyport.Errorf(skyport.CodeUnavailable, "the container ended while the command ran")
 			}
 		}
-		time.Sleep(pause) // the engine tells by its answer only; ctx ends the command, not this
-		_ = ctx
+		time.Sleep(pause) // the engine tells by its answer only
 	}
 }
 
@@ -216,7 +215,7 @@ func (x *execution) resize(ctx context.Context, size session.Size) {
 	ctx, cancel := context.WithTimeout(ctx, engineTime)
 	defer cancel()
 	// A size that comes too early or too late is nobody's.
-	_, _ = x.api.ExecResize(ctx, x.id, client.ExecResizeOptions{Height: uint(max(size.Rows, 0)), Width: uint(max(size.Cols, 0))}) //nolint:gosec // not negative
+	_, _ = x.api.ExecResize(ctx, x.id, client.ExecResizeOptions{Height: uint(max(size.Rows, 0)), Width: uint(max(size.Cols, 0))})
 }
 
 // signal reaches the command and what it started, by the node's numbers. The

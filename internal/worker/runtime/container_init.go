@@ -54,7 +54,7 @@ func Init(box string) error {
 		return fmt.Errorf("read what to do: %w", err)
 	}
 	if err := shim.Reserve(box, reportFile); err != nil {
-		return err //nolint:wrapcheck // says it
+		return err
 	}
 	begun, err := os.OpenFile(filepath.Join(box, begunFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -83,7 +83,7 @@ func Init(box string) error {
 	peak, killed := ownMemory()
 	res.PeakMemory, res.OutOfMem = max(res.PeakMemory, peak), killed > 0
 	if err := shim.Write(box, reportFile, res); err != nil {
-		return err //nolint:wrapcheck // says it
+		return err
 	}
 	os.Exit(res.ExitCode)
 	return nil

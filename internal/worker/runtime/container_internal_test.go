@@ -160,7 +160,7 @@ func TestJudge(t *testing.T) {
 		{said: "write /var/lib/docker/tmp/x: no space left on device", code: skyport.CodeNoSpace},
 	}
 	for _, tt := range tests {
-		final, limit, asked := p.judge(errors.New("Error response from daemon: " + tt.said))
+		limit, asked, final := p.judge(errors.New("Error response from daemon: " + tt.said))
 		if tt.code != "" {
 			if final == nil || skyport.CodeOf(final) != tt.code {
 				t.Errorf("%s: %v", tt.said, final)

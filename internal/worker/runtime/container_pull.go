@@ -127,7 +127,7 @@ func (p *pull) patiently(ctx context.Context, tell func(string)) error {
 		if ctx.Err() != nil {
 			return ctx.Err() //nolint:wrapcheck // the caller's own
 		}
-		final, limit, asked := p.judge(err)
+		limit, asked, final := p.judge(err)
 		if final != nil {
 			return final
 		}
@@ -154,7 +154,7 @@ func (p *pull) once(ctx context.Context, tell func(string)) error {
 	var told time.Time
 	for message, err := range resp.JSONMessages(ctx) {
 		if err != nil {
-			return err //nolint:wrapcheck // judged by the caller
+			return err
 		}
 		if message.Error != nil {
 			return message.Error
@@ -247,9 +247,9 @@ var retryAfter = regexp.MustCompile(`(?i)retry-after: *([0-9.]+(?:ms|s|m)?)`)
 
 // judge says whether trying again is of use: a final error when it is not, else
 // for how long to go on, and how long the registry asked us to wait.
-func (p *pull) judge(err error) (final error, limit, asked time.Duration) {
+func (p *pull) judge(err error) (limit, asked time.Duration, final error) {
 	text := plain(err).Error()
-	low := strings.ToLower(text)
+	low := strings.ReplaceAll(strings.ToLower(text), strings.ToLower(p.named.Name()), "") // a name may say anything
 	has := func(signs ...string) bool {
 		for _, sign := range signs {
 			if strings.Contains(low, sign) {
@@ -261,7 +261,7 @@ func (p *pull) judge(err error) (final error, limit, asked time.Duration) {
 	host := p.login.Host
 	login := "skyport secret set registry " + host
 	switch {
-	case has("toomanyrequests", "too many requests", "429", "rate limit"):
+	case has("toomanyrequests", "too many requests", "rate limit"):
 		if m := retryAfter.FindStringSubmatch(text); m != nil {
 			if d, err := time.ParseDuration(m[1]); err == nil {
 				asked = d
@@ -269,32 +269,32 @@ func (p *pull) judge(err error) (final error, limit, asked time.Duration) {
 				asked = d
 			}
 		}
-		return nil, patience, min(asked, longestPause)
+		return patience, min(asked, longestPause), nil
 	case has("x509:", "http response to https client", "tls: failed to verify"):
-		return skyport.Errorf(skyport.CodeUnavailable, "pull container image %s: the certificate of registry %s is not trusted: %s", p.image, host, text).
-			WithHint("give its authority with %s --ca FILE", login), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeUnavailable, "pull container image %s: the certificate of registry %s is not trusted: %s", p.image, host, text).
+			WithHint("give its authority with %s --ca FILE", login)
 	case has("no such host", "connection refused", "no route to host", "network is unreachable") || away(err):
-		return nil, shortPatience, 0
+		return shortPatience, 0, nil
 	case has("no matching manifest", "no match for platform", "does not match the specified platform", "no image found in manifest list",
 		"no image found in image index"):
-		return otherArchitecture(p.image, ""), 0, 0
+		return 0, 0, otherArchitecture(p.image, "")
 	case has("no space left"):
-		return skyport.Errorf(skyport.CodeNoSpace, "pull container image %s: %s", p.image, text).WithHint("choose a flavor with more storage"), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeNoSpace, "pull container image %s: %s", p.image, text).WithHint("choose a flavor with more storage")
 	case has("pull access denied", "may require 'docker login'"):
-		return skyport.Errorf(skyport.CodeUnknownImage, "container image %s does not exist, or registry %s wants a login for it", p.image, host).
-			WithHint("look at its name; if it is private: %s", login), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeUnknownImage, "container image %s does not exist, or registry %s wants a login for it", p.image, host).
+			WithHint("look at its name; if it is private: %s", login)
 	case has("manifest unknown", "name unknown", "not known to registry", "not found", "does not exist"):
-		return skyport.Errorf(skyport.CodeUnknownImage, "container image %s does not exist in registry %s", p.image, host).
-			WithHint("look at its name and tag"), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeUnknownImage, "container image %s does not exist in registry %s", p.image, host).
+			WithHint("look at its name and tag")
 	case has("unauthorized", "authentication required", "no basic auth", "denied", "forbidden", "invalid username/password", "incorrect username or password"):
 		if p.auth != "" {
-			return skyport.Errorf(skyport.CodeForbidden, "registry %s refuses the login of %s for container image %s", host, p.login.Username, p.image).
-				WithHint("give the right one with %s", login), 0, 0
+			return 0, 0, skyport.Errorf(skyport.CodeForbidden, "registry %s refuses the login of %s for container image %s", host, p.login.Username, p.image).
+				WithHint("give the right one with %s", login)
 		}
-		return skyport.Errorf(skyport.CodeForbidden, "registry %s wants a login for container image %s", host, p.image).
-			WithHint("give one with %s", login), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeForbidden, "registry %s wants a login for container image %s", host, p.image).
+			WithHint("give one with %s", login)
 	case has("unsupported media type", "schema 1", "invalid reference", "not a valid"):
-		return skyport.Errorf(skyport.CodeUnsupported, "pull container image %s: %s", p.image, text), 0, 0
+		return 0, 0, skyport.Errorf(skyport.CodeUnsupported, "pull container image %s: %s", p.image, text)
 	}
-	return nil, patience, 0
+	return patience, 0, nil
 }
