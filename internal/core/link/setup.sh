@@ -68,9 +68,9 @@ obtain() {
 		say "unfetched $(last "$temp.pack")"
 		read -r answer form || exit 1
 	fi
-	cat >"$temp.pack" || fail "receive the worker in $dir/bin"
-	said=$(unpack "$form" 2>&1 >"$temp" <"$temp.pack") || fail "unpack the worker in $dir/bin: $said"
-	place "$temp" || fail "the worker arrived in $dir/bin with another content"
+	# Unpacked while it arrives; whether all is well shows in the sum of the file.
+	said=$({ tee "$temp.pack" | unpack "$form" >"$temp"; } 2>&1)
+	place "$temp" || fail "the worker did not arrive whole in $dir/bin: $(printf %.200s "$said")"
 	[ "$keep" = yes ] && mv -f "$temp.pack" "$bin.$form"
 	say "got uploaded"
 }
