@@ -164,7 +164,7 @@ func (h *holder) push(ctx context.Context, q request) (a reply, err error) {
 		return a, err
 	}
 	worker := h.link.Worker()
-	options := transfer.Options{Name: "inputs"}
+	options := transfer.Options{Name: "inputs", Ahead: true}
 	if q.Tell {
 		options.Progress = func(p skyport.Transfer) { _ = h.say(reply{Progress: &p}) } // nobody listens any more: the answer fails too
 	}

@@ -266,7 +266,7 @@ func (m *mover) streams(ctx context.Context, do func(context.Context) error) err
 		})
 	}
 	wg.Wait()
-	return cmp.Or(failed, cutOff)
+	return cmp.Or(failed, cutOff) //nolint:wrapcheck // of our own
 }
 
 // queue hands out spans to streams.

@@ -100,7 +100,7 @@ func (c *comparison) segment(ctx context.Context, cut *cutter, file *candidate, 
 	e := &c.a.m.Entries[file.entry]
 	f, err := openFile(c.root, string(e.Path), os.O_RDONLY)
 	if err != nil {
-		return nil //nolint:nilerr // what cannot be read comes over the wire
+		return nil // what cannot be read comes over the wire
 	}
 	defer func() { _ = f.Close() }() // only read
 	next, aligned := slices.BinarySearch(file.starts, offset)

@@ -84,15 +84,15 @@ func (l *lifeline) work() (done func()) {
 // look judges, and comes again when there is nothing to be said yet.
 func (l *lifeline) look() {
 	now := time.Since(l.m.start)
-	mine, any := now-time.Duration(l.touched.Load()), now-time.Duration(l.m.touched.Load())
+	mine, all := now-time.Duration(l.touched.Load()), now-time.Duration(l.m.touched.Load())
 	stall := l.m.o.Stall
-	if l.busy.Load() == 0 && mine >= stall && (any >= stall || mine >= patienceBeside*stall) {
+	if l.busy.Load() == 0 && mine >= stall && (all >= stall || mine >= patienceBeside*stall) {
 		l.cancel(errStalled)
 		return
 	}
 	wait := stall - mine
 	if wait <= 0 { // busy, or others move
-		wait = max(stall-any, stall/8)
+		wait = max(stall-all, stall/8)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

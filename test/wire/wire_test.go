@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"log"
 	"math"
 	"net"
 	"net/netip"
@@ -399,10 +401,9 @@ func TestJoin(t *testing.T) {
 func hold() {
 	link, err := wire.Open(context.Background(), wire.Settings{Join: true})
 	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		os.Exit(1)
+		log.Fatal(err)
 	}
-	os.Stdout.WriteString(link.A.Name + "\n")
+	fmt.Println(link.A.Name)
 	select {}
 }
 
