@@ -44,6 +44,14 @@ job did:
   124  the job came to state E: Sky Port or the site failed, not the script
   125  the job was canceled
 
+"skyport exec", "skyport attach" and "skyport ssh" end as their command did:
+
+    0  the command ended with 0
+  1-254 its exit code; 128 and the number of the signal when a signal ended it;
+       126 and 127 when it cannot be executed or there is no such command
+  255  it could not be run, or the connection to it was lost: standard error
+       says why; only wrong usage is still 2
+
 With several jobs "skyport wait" ends with the first code, in the order of the
 arguments, that is not 0. Where a script ends with a code of the first table,
 standard error tells the difference: Sky Port's own errors begin with

@@ -58,11 +58,12 @@ skyport submit --follow job.sh.`,
 	}
 	add(groupJobs,
 		newSubmitCommand(a), newJobsCommand(a), newShowCommand(a), newLogsCommand(a), newEventsCommand(a),
-		newWaitCommand(a), newPortsCommand(a), newMetricsCommand(a), newResultsCommand(a),
+		newWaitCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newCpCommand(a),
+		newPortsCommand(a), newMetricsCommand(a), newResultsCommand(a),
 		newCancelCommand(a), newRequeueCommand(a), newPurgeCommand(a),
 	)
 	add(groupSites,
-		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newGCCommand(a),
+		newSitesCommand(a), newFlavorsCommand(a), newImagesCommand(a), newPartitionsCommand(a), newNodesCommand(a), newSSHCommand(a), newGCCommand(a),
 	)
 	add(groupDaemons,
 		newUpCommand(a), newCoreCommand(a), newGateCommand(a),

@@ -260,7 +260,9 @@ are not affected.`,
 			}
 			return a.completeSecrets()(cmd, args, word)
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return runSecretDelete(cmd.Context(), a, args[0], args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runSecretDelete(cmd.Context(), a, args[0], args[1])
+		},
 	}
 }
 

@@ -62,14 +62,14 @@ func TestSecrets(t *testing.T) {
 		code int
 		says string
 	}{
-		"delete registry lan:5000":                            {exitNotFound, "there is no secret"},
-		"set registry x.org":                                  {exitUsage, "--username"},
-		"set registry x.org --password-stdin":                 {exitUsage, "--username"},
-		"set registry x.org --username u":                     {exitUsage, "--password-stdin"},
-		"set registry x.org --username u --password-stdin":    {exitUsage, "no password"},
-		"set token x --username u":                            {exitUsage, "registry"},
-		"set registry":                                        {exitUsage, "registry HOST"},
-		"set registry x.org --ca " + ca + ".none":             {exitRefused, "no such file"},
+		"delete registry lan:5000":                             {exitNotFound, "there is no secret"},
+		"set registry x.org":                                   {exitUsage, "--username"},
+		"set registry x.org --password-stdin":                  {exitUsage, "--username"},
+		"set registry x.org --username u":                      {exitUsage, "--password-stdin"},
+		"set registry x.org --username u --password-stdin":     {exitUsage, "no password"},
+		"set token x --username u":                             {exitUsage, "registry"},
+		"set registry":                                         {exitUsage, "registry HOST"},
+		"set registry x.org --ca " + ca + ".none":              {exitRefused, "no such file"},
 		"set registry x.org --username u --password something": {exitUsage, "unknown flag"},
 	} {
 		code, out, errs := f.run("", append([]string{"secret"}, strings.Fields(args)...)...)

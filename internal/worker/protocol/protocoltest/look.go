@@ -57,6 +57,9 @@ func (w *Worker) lookRoutes(mux *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
+		if path == "." {
+			return transfer.Scan(req.Context(), transfer.ScanOptions{Root: w.Work(req.PathValue("run"))})
+		}
 		whole := filepath.Join(w.Work(req.PathValue("run")), path)
 		return transfer.Scan(req.Context(), transfer.ScanOptions{Root: filepath.Dir(whole), Names: []string{filepath.Base(whole)}})
 	}))
