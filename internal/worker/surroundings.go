@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -147,12 +149,53 @@ func (r *run) environment() map[string]string {
 		// they share in memory.
 		leads["OMPI_MCA_btl"], leads["OMPI_MCA_btl_tcp_if_include"] = "self,tcp", "lo"
 	}
+	for _, p := range r.spec.Peers {
+		if p.Name == r.w.opts.Node {
+			maps.Copy(leads, onNetworkOf(p.Address))
+		}
+	}
 	for key, value := range leads {
 		if _, ok := env[key]; !ok { // the user knows better
 			env[key] = value
 		}
 	}
 	return env
+}
+
+// onNetworkOf keeps programs that pick networks by themselves on the one that the
+// node's address is in: bridges of container engines have the same address on
+// every node, and who takes them for a way to the others talks to itself.
+func onNetworkOf(address string) map[string]string {
+	own, err := netip.ParseAddr(address)
+	if err != nil {
+		return nil
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	for _, i := range interfaces {
+		addresses, err := i.Addrs()
+		if err != nil {
+			continue // it has just gone
+		}
+		for _, a := range addresses {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil || prefix.Addr().Unmap() != own.Unmap() {
+				continue
+			}
+			network := prefix.Masked().String()
+			return map[string]string{
+				"OMPI_MCA_btl_tcp_if_include": network, // Open MPI
+				"OMPI_MCA_oob_tcp_if_include": network, // its launcher up to 4
+				"PRTE_MCA_prte_if_include":    network, // its launcher since 5
+				"HYDRA_IFACE":                 i.Name,  // MPICH
+				"NCCL_SOCKET_IFNAME":          i.Name,
+				"GLOO_SOCKET_IFNAME":          i.Name, // PyTorch
+			}
+		}
+	}
+	return nil
 }
 
 // sharedWork is the run's directory that all nodes of its partition have, or

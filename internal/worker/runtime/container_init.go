@@ -175,6 +175,9 @@ func (o *initOrders) environment() []string {
 		set("USER", name)
 		set("LOGNAME", name)
 	}
+	if os.Getenv("SHELL") == "" {
+		set("SHELL", "/bin/sh") // who starts something elsewhere wants to know, mpirun for one
+	}
 	return env
 }
 
