@@ -149,7 +149,7 @@ func (w *Worker) open() error {
 	if w.runtime == nil {
 		node, err := runtime.NewNode(w.opts.Dir, w.shimCommand[0], w.log)
 		if err != nil {
-			return err //nolint:wrapcheck // Open wraps
+			return err
 		}
 		w.runtime = node
 	}
