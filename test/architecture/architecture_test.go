@@ -66,8 +66,10 @@ var rooms = map[string][]string{
 		".", "client", "gate/...", "jobscript", "internal/core", "internal/pki", "internal/serve", "internal/session",
 		"internal/spool", "internal/transfer", "internal/workerbin",
 	},
-	"cmd/skyport-worker": {"internal/worker/..."},
-	"examples/...":       {},
+	"cmd/skyport-worker":  {"internal/worker/..."},
+	"examples/...":        {},
+	"examples/remote/...": {"test/registry"},
+	"images/...":          {},
 
 	// What measures and tries the whole may look everywhere.
 	"bench/...": {"..."},
