@@ -157,7 +157,7 @@ func (c *call) feed(ctx context.Context, from io.Reader) error {
 	for from != nil {
 		room, err := c.await(ctx)
 		if err != nil {
-			return nil // it is over
+			return nil //nolint:nilerr // it is over
 		}
 		n, err := from.Read(buf[:min(room, len(buf))])
 		if n > 0 {

@@ -65,7 +65,7 @@ func readFrame(r io.Reader, buf []byte, limit int) (kind, []byte, error) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return 0, nil, err //nolint:wrapcheck // as above
+		return 0, nil, err
 	}
 	return kind(header[0]), payload, nil
 }
@@ -123,7 +123,7 @@ func (s stream) Write(p []byte) (n int, err error) {
 type Size struct{ Rows, Cols int }
 
 func (s Size) encode() []byte {
-	clamp := func(n int) uint16 { return uint16(min(max(n, 0), 1<<16-1)) } //nolint:gosec // clamped
+	clamp := func(n int) uint16 { return uint16(min(max(n, 0), 1<<16-1)) }
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, clamp(s.Rows)), clamp(s.Cols))
 }
 

@@ -19,6 +19,9 @@ type Served struct {
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size           // the latest size only
 	Signals        <-chan syscall.Signal // at most 16 wait; further ones are dropped
+	// Started, when it is not nil, is told the process of the command, where it is
+	// one of this machine.
+	Started func(pid int)
 }
 
 const (

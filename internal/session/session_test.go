@@ -396,7 +396,7 @@ func FuzzFrames(f *testing.F) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = Serve(server, func(ctx context.Context, _ json.RawMessage, s *Served) Exit {
+			_ = Serve(server, func(_ context.Context, _ json.RawMessage, s *Served) Exit {
 				_, _ = io.Copy(io.Discard, s.Stdin)
 				return Exit{}
 			})

@@ -101,7 +101,7 @@ func (w *Worker) serveCommand(rw http.ResponseWriter, req *http.Request) {
 // serveSession serves one session: here, or by the worker of the node that is
 // meant. A run or node that is given counts more than those of the first frame.
 func (w *Worker) serveSession(conn net.Conn, runName, node string) {
-	defer context.AfterFunc(w.ctx, func() { _ = conn.Close() })() //nolint:contextcheck // a session has a life of its own
+	defer context.AfterFunc(w.ctx, func() { _ = conn.Close() })()
 	open, err := session.ReadOpen(conn)
 	if err != nil {
 		w.log.Debug("a session without a command", "error", err)
@@ -177,6 +177,11 @@ func (w *Worker) exec(ctx context.Context, conn net.Conn, r *run, c protocol.Com
 		return session.Failed(err)
 	}
 	defer leave()
+	s.Started = func(pid int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.beside[pid] = 0
+	}
 	if err := os.MkdirAll(r.rt.Work, 0o700); err != nil {
 		return session.Failed(diskError("make the work directory", err))
 	}

@@ -156,7 +156,7 @@ func TestCommandEnds(t *testing.T) {
 		with.Stdout = writer
 		done, exit := make(chan error, 1), &session.Exit{}
 		go func() {
-			s, err := n.try(ctx, sh(spec.Run, "echo $$; "+text), with)
+			s, err := n.try(ctx, sh(spec.Run, text), with)
 			*exit = s.exit
 			_ = writer.Close()
 			done <- err
@@ -175,7 +175,7 @@ func TestCommandEnds(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
-	pid, ended, _ := begin(ctx, "exec sleep 1000", session.Caller{})
+	pid, ended, _ := begin(ctx, "echo $$; exec sleep 1000", session.Caller{})
 	cancel()
 	if err := <-ended; err == nil {
 		t.Error("no error")
@@ -183,16 +183,15 @@ func TestCommandEnds(t *testing.T) {
 	n.await("the command ended with its caller", gone(pid))
 
 	signals := make(chan syscall.Signal, 1)
-	_, ended, exit := begin(t.Context(), "trap 'exit 44' USR1; while :; do sleep 0.01; done", session.Caller{Signals: signals})
+	_, ended, exit := begin(t.Context(), "trap 'exit 44' USR1; echo $$; while :; do sleep 0.01; done", session.Caller{Signals: signals})
 	signals <- syscall.SIGUSR1
 	if err := <-ended; err != nil || exit.Code != 44 {
 		t.Errorf("%+v, %v", exit, err)
 	}
 
-	pid, ended, exit = begin(t.Context(), "exec sleep 1000", session.Caller{})
-	if s := n.call(sh(spec.Run, "setsid sleep 1000 > /dev/null 2>&1 & echo $! > left; touch end"), ""); s.exit.Code != 0 {
-		t.Errorf("%+v", s)
-	}
+	pid, ended, exit = begin(t.Context(), "echo $$; exec sleep 1000", session.Caller{})
+	// It ends the run, so it may be ended with the run itself.
+	n.call(sh(spec.Run, "setsid sleep 1000 > /dev/null 2>&1 & echo $! > left; touch end"), "")
 	if err := <-ended; err != nil || exit.Signal != int(syscall.SIGHUP) || exit.Err() == nil {
 		t.Errorf("%+v, %v", exit, err)
 	}
@@ -564,5 +563,80 @@ func TestManyTasks(t *testing.T) {
 	s := a.call(sh(again.Run, "swm-task echo hello"), "")
 	if s.exit.Code != 255 || s.out != "hello\n" || !strings.Contains(s.err, "task 1 on beta: reach node beta") {
 		t.Errorf("%+v", s)
+	}
+}
+
+// What a task of the script uses, and where it listens, is the job's.
+func TestTaskIsOfTheJob(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("needs python3")
+	}
+	port := freePort(t)
+	a, b, spec := cluster(t, fmt.Sprintf("#!/bin/sh\nswm-task python3 -c '\nimport os, socket, time\n"+
+		"if os.environ[\"RANK\"] == \"0\": s = socket.create_server((\"127.0.0.1\", %d))\nwhile True: pass'\n", port))
+	spec.Request.Ports = []skyport.Port{{Number: port, Direction: skyport.In}}
+	a.prepare(spec)
+	a.await("the task listens", func() bool {
+		ports := a.status(spec.Run).Ports
+		return len(ports) == 1 && ports[0].Address == "127.0.0.1"
+	})
+	for _, n := range []*node{a, b} {
+		n.await("the task's use is seen", func() bool {
+			samples, err := n.client.Metrics(t.Context(), spec.Run)
+			return err == nil && len(samples) > 0 && samples[len(samples)-1].CPU > 1 && samples[len(samples)-1].Memory > 1<<20
+		})
+	}
+}
+
+// Where the nodes share a directory, the main node makes the run's work directory
+// in it, the members wait for that, and it goes with the run.
+func TestSharedWork(t *testing.T) {
+	t.Parallel()
+	a, b := newNamed(t, "alpha"), newNamed(t, "beta")
+	common := t.TempDir()
+	for _, n := range []*node{a, b} {
+		if err := os.Symlink(common, filepath.Join(n.dir, "shared")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec := script("#!/bin/sh\necho from the script; swm-task sh -c 'pwd -P; cat input; echo $SWM_TASK_RANK > rank$SWM_TASK_RANK'; ls; exec sleep 1000\n")
+	spec.Start = false
+	spec.Nodes = []string{"alpha", "beta"}
+	spec.Peers = []protocol.Peer{
+		{Name: "alpha", Endpoint: "unix://" + filepath.Join(a.dir, "worker.sock")},
+		{Name: "beta", Endpoint: "unix://" + filepath.Join(b.dir, "worker.sock")},
+	}
+	member := spec
+	member.Member, member.Start = true, true
+	b.prepare(member)
+	b.await("the member waits", func() bool { return strings.Contains(b.status(spec.Run).Details, "waits for") })
+	a.prepare(spec)
+	b.await("the member runs", func() bool { return b.status(spec.Run).State == protocol.RunRunning })
+	input := write(t, t.TempDir()+"/input", "of the user\n")
+	if err := a.put(spec.Run, ".", input); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.client.Start(t.Context(), spec.Run); err != nil {
+		t.Fatal(err)
+	}
+	work := filepath.Join(common, spec.Run, "work")
+	want := "from the script\n" + strings.Repeat(work+"\nof the user\n", 2) + "input\nrank0\nrank1\n"
+	a.await("the script saw what the tasks wrote", func() bool {
+		out := strings.Split(a.log(spec.Run, "stdout"), "\n")
+		slices.Sort(out)
+		wanted := strings.Split(want+"stderr-task0.log\nstderr-task1.log\nstderr.log\nstdout-task0.log\nstdout-task1.log\nstdout.log\n", "\n")
+		slices.Sort(wanted)
+		return slices.Equal(out, wanted)
+	})
+	if err := b.client.Remove(t.Context(), spec.Run); err != nil {
+		t.Error(err)
+	}
+	checkFile(t, filepath.Join(work, "rank1"), "1\n")
+	if err := a.client.Remove(t.Context(), spec.Run); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(common); err != nil || len(left) > 0 {
+		t.Errorf("left in the shared directory: %v, %v", left, err)
 	}
 }

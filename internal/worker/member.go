@@ -30,27 +30,19 @@ func (r *run) awaitShared(ctx context.Context) error {
 	defer late.Stop()
 	dir := filepath.Join(r.shared, workDir)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		info, err := os.Stat(dir)
-		if err == nil && info.IsDir() {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
 			return nil
 		}
 		r.change(func(s *protocol.RunStatus) { s.Details = "waits for the work directory of the main node" })
 		again := time.NewTimer(pause) // a file server tells nobody what another client makes
 		select {
 		case <-again.C:
-			continue
-		case <-r.wake:
-			if shim.Exists(r.dir, shim.StopFile) {
-				r.nudge() // awaitStart wants to know as well
-				return nil
-			}
 		case <-late.C:
+			again.Stop()
 			return skyport.Errorf(skyport.CodeUnavailable, "the shared work directory %s did not appear within %s", dir, sharedTime).
 				WithHint("look at the partition's events: the main node exports it, this node mounts it")
 		case <-ctx.Done():
-		}
-		again.Stop()
-		if ctx.Err() != nil {
+			again.Stop()
 			return fmt.Errorf("wait for the work directory: %w", ctx.Err())
 		}
 	}

@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -80,7 +82,7 @@ func (l *look) table() *proc.Table {
 // sample measures the run's tree.
 func (r *run) sample(table *proc.Table) {
 	r.change(func(s *protocol.RunStatus) {
-		if s.State != protocol.RunRunning || r.began.PID == 0 {
+		if s.State != protocol.RunRunning || r.began.PID == 0 && len(r.beside) == 0 && len(r.record.samples) == 0 {
 			return
 		}
 		now := time.Now()
@@ -97,15 +99,32 @@ func (r *run) sample(table *proc.Table) {
 	})
 }
 
-// use sums up the run's processes. Those of a container are nobody's children of
-// ours; what stands for it is no use of the run's.
+// use sums up the run's processes, and those of the commands beside its script.
+// Those of a container are nobody's children of ours; what stands for it is no
+// use of the run's. r.mu is held.
 func (r *run) use(table *proc.Table) (cpu time.Duration, memory int64) {
-	first := r.firstInside(table)
-	if first == 0 {
-		return table.Tree(r.began.PID)
+	if first := r.firstInside(table); first > 0 {
+		cpu, memory = tree(table, first)
+	} else if r.began.PID > 0 {
+		cpu, memory = table.Tree(r.began.PID)
 	}
-	row, _ := table.Process(first)
-	cpu, memory = table.Tree(first) // what it has reaped is in it
+	for pid, seen := range r.beside {
+		if row, ok := table.Process(pid); !ok || row.Parent != os.Getpid() {
+			r.over += seen
+			delete(r.beside, pid)
+			continue
+		}
+		c, m := tree(table, pid)
+		r.beside[pid] = max(seen, c)
+		cpu, memory = cpu+r.beside[pid], memory+m
+	}
+	return cpu + r.over, memory
+}
+
+// tree sums up a process and its descendants.
+func tree(table *proc.Table, pid int) (cpu time.Duration, memory int64) {
+	row, _ := table.Process(pid)
+	cpu, memory = table.Tree(pid) // what it has reaped is in it
 	return cpu + row.CPU, memory + row.Memory
 }
 
@@ -162,7 +181,7 @@ func findPorts(running []*run, look *look, now time.Time) time.Duration {
 // whether each of its in ports has one.
 func (r *run) matchPorts(listeners []proc.Listener, look *look) bool {
 	r.mu.Lock()
-	known, pid := r.sockets, r.began.PID
+	known, pid, beside := r.sockets, r.began.PID, slices.Collect(maps.Keys(r.beside))
 	r.mu.Unlock()
 
 	found := make(map[int]proc.Listener, len(r.inPorts))
@@ -180,6 +199,11 @@ func (r *run) matchPorts(listeners []proc.Listener, look *look) bool {
 					}
 					for _, p := range look.table().Descendants(pid) {
 						inodes = append(inodes, proc.Sockets(p)...)
+					}
+					for _, command := range beside {
+						for _, p := range append(look.table().Descendants(command), command) {
+							inodes = append(inodes, proc.Sockets(p)...)
+						}
 					}
 				}
 				if !slices.Contains(inodes, l.Inode) {

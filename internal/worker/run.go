@@ -69,9 +69,14 @@ type run struct {
 	scanning chan struct{} // closed when the scan of outputs is over
 	removed  bool
 	visits   map[*visit]struct{} // commands beside the script
-	tasks    *taskServer
-	asked    bool // whether a member is ready
-	ready    bool // of a member: commands can be run
+	// beside are the processes of those that are children of ours, and the cpu
+	// time that their trees were last seen to have used; over is that of others
+	// which have ended.
+	beside map[int]time.Duration
+	over   time.Duration
+	tasks  *taskServer
+	asked  bool // whether a member is ready
+	ready  bool // of a member: commands can be run
 }
 
 // makeRun puts a new run on disk: all of it, or nothing.
@@ -117,6 +122,7 @@ func (w *Worker) openRun(name string) (*run, error) {
 		w: w, name: name, dir: dir, log: w.log.With("run", name),
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		parks: make(map[int]*forward.Park), sockets: make(map[int]proc.Listener), visits: make(map[*visit]struct{}),
+		beside: make(map[int]time.Duration),
 	}
 	if err := shim.Read(dir, specFile, &r.spec); err != nil {
 		return nil, err
@@ -129,6 +135,9 @@ func (w *Worker) openRun(name string) (*run, error) {
 		Stdout: within(work, r.spec.Request.Stdout, "stdout.log"),
 		Stderr: within(work, r.spec.Request.Stderr, "stderr.log"),
 		Task:   filepath.Join(dir, taskDir), Bin: filepath.Join(w.opts.Dir, binDir),
+	}
+	if r.spec.Member { // those in the work directory are the script's
+		r.rt.Stdin, r.rt.Stdout, r.rt.Stderr = os.DevNull, filepath.Join(dir, "stdout.log"), filepath.Join(dir, "stderr.log")
 	}
 	r.rt.Spec.Env = r.environment()
 	for _, p := range r.spec.Request.Ports {
@@ -228,9 +237,13 @@ func (r *run) prepare(ctx context.Context) error {
 	defer cancel()
 	prepared := make(chan error, 1)
 	go func() {
-		prepared <- r.w.runtime.Prepare(preparing, r.rt, func(details string) {
+		err := r.w.runtime.Prepare(preparing, r.rt, func(details string) {
 			r.change(func(s *protocol.RunStatus) { s.Details = details })
 		})
+		if err == nil {
+			err = r.awaitShared(preparing)
+		}
+		prepared <- err
 	}()
 	for {
 		select {
@@ -256,8 +269,10 @@ func (r *run) prepare(ctx context.Context) error {
 
 // forgetLogins removes what only the image was needed for.
 func (r *run) forgetLogins() error {
-	if r.w.ctx.Err() != nil {
+	select {
+	case <-r.w.ctx.Done():
 		return nil // the next worker may need them
+	default:
 	}
 	if err := os.Remove(r.path(loginsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the registries' logins: %w", err)

@@ -65,6 +65,9 @@ func (c *running) run() session.Exit {
 		return notFound(skyport.Errorf(skyport.CodeUnavailable, "start %s in %s: %w", c.argv[0], c.dir, err))
 	}
 	files.closeTheirs() // the command has its own
+	if c.served.Started != nil {
+		c.served.Started(c.pid)
+	}
 
 	var streams sync.WaitGroup
 	for _, o := range files.outputs {

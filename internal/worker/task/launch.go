@@ -255,7 +255,7 @@ func (l *launch) session(ctx context.Context, rank int, node string, port int, b
 	logged := errors.Join(stdout.close(), stderr.close())
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return 128 + int(syscall.SIGKILL), nil // by us
+		return 128 + int(syscall.SIGKILL), nil //nolint:nilerr // by us
 	case err != nil:
 		return unknownCode, err
 	case exit.Err() != nil:
