@@ -44,7 +44,7 @@ func (c *Client) CopyFrom(ctx context.Context, id skyport.JobID, from, dir, name
 	target := dir
 	if name != "" && name != base && from != "." {
 		// It gets its name when it is whole.
-		if err := os.MkdirAll(dir, 0o777); err != nil {
+		if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // as the umask of who asked for it says
 			return moved, copyError(err, "copy %s of job %s", from, id.Short())
 		}
 		if target, err = os.MkdirTemp(dir, ".skyport-copy-"); err != nil {

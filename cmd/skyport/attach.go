@@ -141,7 +141,7 @@ func (e *escapes) Read(p []byte) (int, error) {
 			out = append(out, '~')
 		}
 		if len(out) > 0 || err != nil {
-			return len(out), err //nolint:wrapcheck // as it is
+			return len(out), err
 		}
 	}
 }

@@ -60,8 +60,8 @@ func TestExec(t *testing.T) {
 		if err != nil {
 			return session.Failed(err)
 		}
-		fmt.Fprintf(s.Stdout, "%s %q %s %s %s", c.Run, c.Argv, c.Env["A"], c.Dir, input)
-		fmt.Fprint(s.Stderr, "to stderr")
+		say(t, s.Stdout, "%s %q %s %s %s", c.Run, c.Argv, c.Env["A"], c.Dir, input)
+		say(t, s.Stderr, "to stderr")
 		return session.Exit{Code: 9}
 	})
 	run := skyport.RunName(job, 1)
@@ -98,6 +98,13 @@ func TestExec(t *testing.T) {
 	}
 }
 
+func say(t *testing.T, w io.Writer, format string, args ...any) {
+	t.Helper()
+	if _, err := fmt.Fprintf(w, format, args...); err != nil {
+		t.Error(err)
+	}
+}
+
 // syncBuffer is a buffer that somebody else writes to.
 type syncBuffer struct {
 	mu sync.Mutex
@@ -123,13 +130,13 @@ func TestAttach(t *testing.T) {
 	f.env["TERM"] = "vt100"
 	worker, _, _ := onNode(t, f)
 	worker.OnCommand(func(_ context.Context, c protocol.Command, s *session.Served) session.Exit {
-		fmt.Fprintf(s.Stdout, "%v %d %d %s %d\r\n", c.TTY, c.Rows, c.Cols, c.Env["TERM"], len(c.Argv))
+		say(t, s.Stdout, "%v %d %d %s %d\r\n", c.TTY, c.Rows, c.Cols, c.Env["TERM"], len(c.Argv))
 		key := make([]byte, 1)
 		for key[0] != 'q' {
 			if _, err := io.ReadFull(s.Stdin, key); err != nil {
 				return session.Failed(err)
 			}
-			fmt.Fprintf(s.Stdout, "<%d>", key[0])
+			say(t, s.Stdout, "<%d>", key[0])
 		}
 		return session.Exit{Code: 4}
 	})

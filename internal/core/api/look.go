@@ -137,7 +137,7 @@ func (a *api) command(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	here, err := forward.Upgrade(w, r)
 	if err != nil {
 		_ = there.Close() // nothing was asked of it
-		return err        //nolint:wrapcheck // it has a code and says what
+		return err
 	}
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()

@@ -18,7 +18,7 @@ type Secret struct {
 	Updated time.Time
 }
 
-const selectSecret = `SELECT owner, kind, name, sealed, created, updated FROM secrets`
+const selectSecret = `SELECT owner, kind, name, sealed, created, updated FROM secrets` //nolint:gosec // SQL, no credential
 
 func scanSecret(row scanner) (s Secret, err error) {
 	var created, updated int64
@@ -85,7 +85,7 @@ func (s *Store) PartitionKeys(ctx context.Context, id skyport.PartitionID) ([]by
 	return one(ctx, s, scan, notFound("keys of partition", id), `SELECT sealed FROM partition_keys WHERE partition_id = $1`, id)
 }
 
-const oneSecret = ` WHERE owner = $1 AND kind = $2 AND name = $3`
+const oneSecret = ` WHERE owner = $1 AND kind = $2 AND name = $3` //nolint:gosec // SQL, no credential
 
 func errNoSecret(kind, name string) error {
 	return skyport.Errorf(skyport.CodeNotFound, "there is no secret %s %s", kind, name)
