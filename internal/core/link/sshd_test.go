@@ -83,9 +83,9 @@ PasswordAuthentication no
 X11Forwarding yes
 PrintMotd no
 AcceptEnv LANG LC_*
-SetEnv SHLVL=2
+SetEnv SHLVL=2 SKYPORT_TEST=%s
 Subsystem sftp /usr/lib/openssh/sftp-server
-`, s.port, base, base)
+`, s.port, base, base, base)
 		for file, text := range map[string]string{
 			"sshd_config": config, "host_key": string(keys.Hosts[i].Private),
 			"authorized_keys": keys.Client.Public + "\n" + keys.Inner.Public + "\n",
@@ -95,8 +95,8 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 			}
 		}
 		t.Cleanup(func() {
-			s.stopWorker()
 			s.down()
+			s.clear()
 			if err := os.RemoveAll(base); err != nil {
 				t.Error(err)
 			}
@@ -200,6 +200,33 @@ func (s *server) stopWorker() {
 		}
 	}
 }
+
+// clear kills what still runs for the node: the worker, and a script that was
+// about to start it when its link was closed.
+func (s *server) clear() {
+	for range 1000 {
+		left := 0
+		paths, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, path := range paths {
+			proc := filepath.Dir(path)
+			line, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+			env, _ := os.ReadFile(path)
+			pid, _ := strconv.Atoi(filepath.Base(proc))
+			if pid != os.Getpid() && (bytes.Contains(line, []byte(s.dir)) || bytes.Contains(env, []byte(s.mark()))) {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				left++
+			}
+		}
+		if left == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	s.t.Errorf("processes of %s are left", s.dir)
+}
+
+// mark is in the environment of all that runs by the server.
+func (s *server) mark() string { return "SKYPORT_TEST=" + s.etc }
 
 func (s *server) log() string {
 	sshd, _ := os.ReadFile(filepath.Join(s.etc, "sshd.log"))
