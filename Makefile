@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench release clean help
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench bench-remote release clean help
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
