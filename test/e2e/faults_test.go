@@ -53,7 +53,7 @@ func errandOf(h *house, size, seconds int, directives ...string) *errand {
 		h.t.Fatal(err)
 	}
 	sum := sha256.Sum256(data)
-	script := "#!/bin/sh\n"
+	script := ""
 	for _, d := range directives {
 		script += "#SWM " + d + "\n"
 	}
@@ -155,7 +155,7 @@ func TestFaultsCut(t *testing.T) {
 func TestFaultsNAT(t *testing.T) {
 	t.Parallel()
 	h := remote(t, wire.New(t, wire.Settings{Join: true, ForgetIdle: 8 * time.Second}))
-	id := h.submit("#!/bin/sh\necho before; sleep " + pick("20", "120") + "; echo after\n")
+	id := h.submit("echo before; sleep " + pick("20", "120") + "; echo after\n")
 	h.finish(id, 0)
 	if out := h.log(id, skyport.Stdout); out != "before\nafter\n" {
 		t.Errorf("it says %q", out)
@@ -172,7 +172,7 @@ func (h *house) onMain(args ...string) string {
 // What happens to a node while a job runs on it.
 func TestFaultsOfTheNode(t *testing.T) {
 	t.Parallel()
-	const counting = "#!/bin/sh\ni=0; while [ $i -lt 12 ]; do i=$((i+1)); echo line $i; sleep 1; done\n"
+	const counting = "i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo line $i; sleep 1; done\n"
 	counted := func(h *house, id skyport.JobID) {
 		h.t.Helper()
 		h.finish(id, 0)
@@ -191,7 +191,7 @@ func TestFaultsOfTheNode(t *testing.T) {
 		h.until("it has said something", func() bool { return h.log(id, skyport.Stdout) != "" })
 		return id
 	}
-	h := remote(t, nil, "SWM_KEEP_ALIVE=10m")
+	h := remote(t, nil, "SWM_KEEP_ALIVE=15s")
 	h.part("sshd killed", func(*testing.T) {
 		id := running(h, counting)
 		h.onMain("pkill", "-9", "sshd")
@@ -211,14 +211,14 @@ func TestFaultsOfTheNode(t *testing.T) {
 	})
 	h.part("engine killed and started again", func(*testing.T) {
 		h.login("the password")
-		id := running(h, "#!/bin/sh\n#SWM container-image "+h.image("busybox:1")+strings.TrimPrefix(counting, "#!/bin/sh"))
+		id := running(h, "#SWM container-image "+h.image("busybox:1")+"\n"+counting)
 		h.onMain("pkill", "-9", "dockerd")
 		counted(h, id)
 		// And it serves the next job.
-		h.finish(h.submit("#!/bin/sh\n#SWM container-image "+h.image("busybox:1")+"\nexit 3\n"), 3)
+		h.finish(h.submit("#SWM container-image "+h.image("busybox:1")+"\nexit 3\n"), 3)
 	})
 	h.part("rebooted", func(t *testing.T) {
-		id := running(h, "#!/bin/sh\n#SWM retries 1\necho attempt; [ -e /var/lib/skyport/second ] || { touch /var/lib/skyport/second; sleep 600; }\n")
+		id := running(h, "#SWM retries 1\necho attempt; [ -e /var/lib/skyport/second ] || { touch /var/lib/skyport/second; sleep 600; }\n")
 		h.docker("restart", "-t", "1", h.containers()[0])
 		job := h.finish(id, 0)
 		if job.Attempt != 2 {
@@ -226,14 +226,14 @@ func TestFaultsOfTheNode(t *testing.T) {
 		}
 	})
 	h.part("rebooted without retries", func(t *testing.T) {
-		id := running(h, "#!/bin/sh\necho started; sleep 600\n")
+		id := running(h, "echo started; sleep 600\n")
 		h.docker("restart", "-t", "1", h.containers()[0])
 		if job := h.wait(id); job.State != skyport.JobFailed || !strings.Contains(job.Details, "boot") {
 			t.Errorf("it ended as %s: %s", job.State, job.Details)
 		}
 	})
 	h.part("gone for good", func(t *testing.T) {
-		id := running(h, "#!/bin/sh\necho started; sleep 600\n")
+		id := running(h, "echo started; sleep 600\n")
 		node := h.containers()[0]
 		h.docker("rm", "-f", node)
 		if job := h.wait(id); job.State != skyport.JobFailed || !strings.Contains(job.Details, node) {
@@ -247,8 +247,8 @@ func TestFaultsOfTheNode(t *testing.T) {
 // A disk that is full in the middle of an upload is the true reason of the end.
 func TestFaultsFullDisk(t *testing.T) {
 	t.Parallel()
-	h := remote(t, nil, "SWM_KEEP_ALIVE=10m")
-	h.finish(h.submit("#!/bin/sh\ntrue\n"), 0)
+	h := remote(t, nil, "SWM_KEEP_ALIVE=15s")
+	h.finish(h.submit("true\n"), 0)
 	h.onMain("mount", "-t", "tmpfs", "-o", "size=24m,uid=1000,mode=0700", "tmpfs", "/var/lib/skyport/runs")
 	h.onMain("chown", "skyport:", "/var/lib/skyport/runs")
 	e := errandOf(h, 48<<20, 0)
@@ -265,7 +265,7 @@ func TestFaultsFullDisk(t *testing.T) {
 func TestFaultsChangedHostKey(t *testing.T) {
 	t.Parallel()
 	h := remote(t, nil)
-	id := h.submit("#!/bin/sh\necho started; sleep 600\n")
+	id := h.submit("echo started; sleep 600\n")
 	h.reach(id, skyport.JobRunning)
 	h.onMain("sh", "-c", "rm -f /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; pkill -9 sshd")
 	job := h.wait(id)
@@ -285,7 +285,7 @@ func TestFaultsEvilNode(t *testing.T) {
 	}
 	for _, evil := range []string{"paths", "hashes", "logs"} {
 		h.part(evil, func(t *testing.T) {
-			id := h.submit("#!/bin/sh\n#SWM output-files back\n#SWM keep-alive 0\necho started; sleep 600\n")
+			id := h.submit("#SWM output-files back\n#SWM keep-alive 0\necho started; sleep 600\n")
 			h.reach(id, skyport.JobRunning)
 			node := h.containers()[0]
 			h.docker("cp", self, node+":/evil")

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/client"
 	"github.com/openworkload/skyport/images/node"
 	"github.com/openworkload/skyport/internal/spool"
 	"github.com/openworkload/skyport/test/registry"
@@ -280,8 +281,7 @@ func TestRemoteJob(t *testing.T) {
 	t.Parallel()
 	h := remote(t, nil)
 	h.write("in.txt", "hello\n")
-	id := h.submit(`#!/bin/sh
-#SWM input-files in.txt
+	id := h.submit(`#SWM input-files in.txt
 #SWM output-files out.txt
 #SWM ports 8123/tcp/in
 set -eu
@@ -348,9 +348,9 @@ func (h *house) noKeys() {
 // A job in a container from a private registry, and all that can be wrong with one.
 func TestRemoteContainer(t *testing.T) {
 	t.Parallel()
-	h := remote(t, nil, "SWM_KEEP_ALIVE=5m")
+	h := remote(t, nil, "SWM_KEEP_ALIVE=15s")
 	submit := func(image, script string) skyport.JobID {
-		return h.submit("#!/bin/sh\n#SWM container-image " + h.image(image) + "\n" + script)
+		return h.submit("#SWM container-image " + h.image(image) + "\n" + script)
 	}
 	refused := func(id skyport.JobID, words ...string) {
 		t.Helper()
@@ -382,7 +382,11 @@ func TestRemoteContainer(t *testing.T) {
 	}
 	refused(submit("missing:1", "true"), "missing:1")
 	refused(submit("foreign:1", "true"), "s390x")
-	refused(h.submit("#!/bin/bash\n#SWM container-image "+h.image("busybox:1")+"\ntrue"), "/bin/bash")
+	bash, err := h.client().Submit(t.Context(), client.Submission{Script: []byte("#!/bin/bash\n#SWM container-image " + h.image("busybox:1") + "\ntrue\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(bash.ID, "/bin/bash")
 	// The partition was used again, and the image was not pulled again.
 	if again := h.finish(submit("busybox:1", "exit 7"), 7); again.Partition != job.Partition {
 		t.Errorf("the second job went to partition %s, the first to %s", again.Partition, job.Partition)
@@ -398,9 +402,9 @@ func TestRemoteContainer(t *testing.T) {
 // away takes the job with it, by name.
 func TestRemoteCluster(t *testing.T) {
 	t.Parallel()
-	h := remote(t, nil, "SWM_KEEP_ALIVE=5m")
+	h := remote(t, nil, "SWM_KEEP_ALIVE=15s")
 	h.login("the password")
-	id := h.submit("#!/bin/sh\n#SWM nodes 3\n#SWM container-image " + h.image("busybox:1") + `
+	id := h.submit("#SWM nodes 3\n#SWM container-image " + h.image("busybox:1") + `
 set -eu
 cat "$SWM_JOB_HOSTFILE"
 echo from-main >shared.txt
@@ -421,7 +425,7 @@ ls here-*
 	if !strings.Contains(out, "highest 2") {
 		t.Errorf("swm-task does not end with the highest exit code: %s", out)
 	}
-	lost := h.submit("#!/bin/sh\n#SWM nodes 3\necho started; sleep 600")
+	lost := h.submit("#SWM nodes 3\necho started; sleep 600")
 	h.reach(lost, skyport.JobRunning)
 	names := h.containers()
 	victim := names[len(names)-1]

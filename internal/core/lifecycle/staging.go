@@ -93,7 +93,7 @@ func (a *attempt) upload(ctx context.Context, v view, spec protocol.RunSpec) (do
 		a.warn(ctx, "input "+text)
 	}
 	moved, err := transfer.Push(ctx, worker.HTTP(), worker.InputsURL(spec.Run), source, transfer.Options{
-		Name: "inputs", Attempts: 5, Progress: a.progress(&v),
+		Name: "inputs", Attempts: 5, Ahead: true, Progress: a.progress(&v),
 	})
 	if err != nil {
 		return false, a.judge(ctx, fmt.Errorf("upload the inputs: %w", err))
