@@ -83,6 +83,9 @@ func conclude(s *protocol.RunStatus, exit shim.Exit) {
 	s.Started, s.Ended = exit.Started, exit.Ended
 	s.ExitCode, s.Signal = exit.ExitCode, exit.Signal
 	s.TimedOut, s.OutOfMem, s.Stopped = exit.TimedOut, exit.OutOfMem, exit.Stopped
+	if exit.Lost {
+		s.State = protocol.RunLost
+	}
 	why := ""
 	switch {
 	case exit.OutOfMem:

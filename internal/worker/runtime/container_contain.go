@@ -351,7 +351,7 @@ func (c *contained) result(ctx context.Context) shim.Result {
 				res.Signal = s.ExitCode - 128
 			}
 			if res.Note == "" && !res.OutOfMem && c.ending == 0 {
-				res.Note = "its container was ended from outside"
+				res.Lost, res.Note = true, "its container was ended from outside"
 			}
 			return res
 		case cerrdefs.IsNotFound(err):
@@ -364,7 +364,7 @@ func (c *contained) result(ctx context.Context) shim.Result {
 }
 
 func killedResult(note string) shim.Result {
-	return shim.Result{ExitCode: 128 + int(syscall.SIGKILL), Signal: int(syscall.SIGKILL), Note: note}
+	return shim.Result{ExitCode: 128 + int(syscall.SIGKILL), Signal: int(syscall.SIGKILL), Lost: true, Note: note}
 }
 
 // remove removes the container. When the engine is away for longer, the worker

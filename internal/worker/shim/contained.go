@@ -51,10 +51,7 @@ func (r *run) contain(told <-chan os.Signal) {
 			select {
 			case _, lives = <-reaped:
 			case sig := <-told:
-				r.exit.Stopped = Exists(".", StopFile)
-				if !r.exit.Stopped {
-					r.exit.Note = "the node ended it"
-				}
+				r.told()
 				terminate()
 				if sig == KillSignal {
 					grace = time.After(0)
@@ -82,7 +79,7 @@ func (r *run) readResult() {
 	if err := Read(".", ResultFile, &res); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		r.exit.ExitCode, r.exit.Signal = 128+int(syscall.SIGKILL), int(syscall.SIGKILL)
-		r.exit.Note = "nothing is known of the end of its container"
+		r.exit.Lost, r.exit.Note = !r.exit.Stopped && !r.exit.TimedOut, "nothing is known of the end of its container"
 		return
 	}
 	if res.Refused != "" && !r.exit.Stopped {
@@ -94,6 +91,7 @@ func (r *run) readResult() {
 	if res.Note != "" {
 		r.exit.Note = res.Note
 	}
+	r.exit.Lost = r.exit.Lost || res.Lost && !r.exit.Stopped && !r.exit.TimedOut
 }
 
 // emptyLogs makes the logs of the script, which the container appends to.

@@ -59,6 +59,7 @@ type Result struct {
 	OutOfMem   bool    `json:"out_of_memory,omitempty"`
 	PeakMemory int64   `json:"peak_memory"`
 	CPUSeconds float64 `json:"cpu_seconds"`
+	Lost       bool    `json:"lost,omitempty"` // as in Exit
 	Note       string  `json:"note,omitempty"`
 }
 
@@ -97,6 +98,9 @@ type Exit struct {
 	PeakMemory int64 `json:"peak_memory"`
 	// CPUSeconds is the cpu time of the whole tree.
 	CPUSeconds float64 `json:"cpu_seconds"`
+	// Lost says that neither the script, nor a limit, nor a request ended it, but the
+	// node: by its own end, for instance. Note tells how.
+	Lost bool `json:"lost,omitempty"`
 	// Note is for people, such as processes that could not be killed.
 	Note string `json:"note,omitempty"`
 }

@@ -250,20 +250,18 @@ func (r *run) wait(script int, told <-chan os.Signal) {
 		select {
 		case c, more := <-reaped:
 			if !more {
+				r.overheard(told)
 				return
 			}
 			if c.pid == script {
 				r.exit.ExitCode, r.exit.Signal = outcome(c.status)
-				timeLimit, told = nil, nil
+				timeLimit = nil
 				// What it left behind goes without a grace. Mostly there is
 				// nothing, which reap tells before this little time is over.
 				grace = time.After(time.Millisecond)
 			}
 		case sig := <-told:
-			r.exit.Stopped = Exists(".", StopFile)
-			if !r.exit.Stopped {
-				r.exit.Note = "the node ended it"
-			}
+			r.told()
 			terminate()
 			if sig == KillSignal {
 				grace = time.After(0)
@@ -277,6 +275,29 @@ func (r *run) wait(script int, told <-chan os.Signal) {
 		case <-again:
 			kill()
 		}
+	}
+}
+
+// told looks who wants the end: somebody who has left a file, or the node, which
+// tells everybody when it ends itself.
+func (r *run) told() {
+	r.exit.Stopped = Exists(".", StopFile)
+	r.exit.Lost = !r.exit.Stopped
+	if r.exit.Lost {
+		r.exit.Note = "the node ended it, as nodes do that are shut down"
+	}
+}
+
+// overheard listens a little longer after a script that ended by TERM: a node that
+// is shut down sends it to all, in no order.
+func (r *run) overheard(told <-chan os.Signal) {
+	if r.exit.ExitCode != 128+int(syscall.SIGTERM) || r.exit.Stopped || r.exit.TimedOut || r.exit.Lost {
+		return
+	}
+	select {
+	case <-told:
+		r.told()
+	case <-time.After(100 * time.Millisecond):
 	}
 }
 
