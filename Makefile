@@ -56,9 +56,10 @@ golden:
 fuzz:
 	@bash test/fuzz.sh $(or $(FUZZTIME),30s)
 
-## crash: kill -9 everything at every stage; KILLS (default 500), SEED
+## crash: kill -9 everything at every stage; KILLS (default 500), SEED; SITE=docker: on nodes reached by SSH (default 100)
 crash: build
-	$(GO) test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills $(or $(KILLS),500) $(if $(SEED),-seed $(SEED))
+	$(GO) test ./test/crash -count=1 -timeout 60m -v -run '^TestCrash$(if $(filter docker,$(SITE)),Remote)$$' \
+	  -kills $(or $(KILLS),$(if $(filter docker,$(SITE)),100,500)) $(if $(SEED),-seed $(SEED))
 
 ## faults: what happens to links and nodes in life, at full length; needs root and a Docker engine
 faults: build

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -11,24 +12,38 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/openworkload/skyport/images/node"
 )
 
 var (
-	kills  = flag.Int("kills", 40, "how often something is killed")
+	kills  = flag.Int("kills", 0, "how often something is killed; 0: 40 times, on remote nodes 10 times")
 	seed   = flag.Uint64("seed", 0, "what chance is made of; 0: the clock")
-	flight = flag.Int("flight", 6, "jobs that are under way at once")
+	flight = flag.Int("flight", 0, "jobs that are under way at once; 0: 6, on remote nodes 3")
 	pace   = flag.Duration("pace", 1200*time.Millisecond, "longest pause between two kills")
 )
 
-// TestCrash is the crash matrix.
+// TestCrash is the crash matrix of the local site.
 func TestCrash(t *testing.T) {
+	live(t, cmp.Or(*kills, 40), cmp.Or(*flight, 6), newLocal)
+}
+
+// TestCrashRemote is the crash matrix of nodes that core reaches by SSH.
+func TestCrashRemote(t *testing.T) {
+	image := node.Ensure(t)
+	live(t, cmp.Or(*kills, 10), cmp.Or(*flight, 3), func(h *house) site { return newRemote(h, image) })
+}
+
+// live opens a house at a site, kills so often, and looks what has become of it.
+func live(t *testing.T, kills, flight int, at func(*house) site) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	again := fmt.Sprintf("go test ./test/crash -count=1 -timeout 60m -v -run TestCrash -kills %d -pace %s -seed %d", *kills, *pace, *seed)
+	again := fmt.Sprintf("go test ./test/crash -count=1 -timeout 60m -v -run '^%s$' -kills %d -flight %d -pace %s -seed %d",
+		t.Name(), kills, flight, *pace, *seed)
 	t.Logf("seed %d; again with: %s", *seed, again)
 	began := time.Now()
-	h := open(t)
+	h := open(t, flight, at)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	h.giveUp = stop
@@ -38,7 +53,7 @@ func TestCrash(t *testing.T) {
 	done := make(chan struct{})
 	all.Go(func() { h.watch.follow(ctx, h.user) })
 	all.Go(func() { h.keepBusy(ctx, done) })
-	count := h.killAll(ctx)
+	count := h.killAll(ctx, kills)
 	close(done)
 	h.jobs.Wait()
 	if !t.Failed() {
@@ -47,6 +62,9 @@ func TestCrash(t *testing.T) {
 	stop()
 	all.Wait()
 	h.close()
+	if !t.Failed() {
+		h.checkKeys(t.Context())
+	}
 
 	for _, name := range slices.Sorted(maps.Keys(count)) {
 		t.Logf("%4d kills: %s", count[name], name)
@@ -64,19 +82,21 @@ const (
 	theCore   victim = "core"
 	theGate   victim = "gate"
 	aWorker   victim = "worker" // and nothing else: its shims and scripts go on
-	aNode     victim = "node"   // worker, shims and scripts: what was running is lost
+	aNode     victim = "node"   // all that is on it: what was running is lost
+	aShim     victim = "shim"   // of one run, or of all on a node: the script dies with it
+	aServer   victim = "sshd"   // of a node: all connections to it end
+	aBoot     victim = "boot"   // a node is stopped and started again
 	allAtOnce victim = "all"    // core, gate and every worker
 	machine   victim = "power"  // core, gate and every node: the plug was pulled
 )
 
-var victims = []victim{theCore, theGate, aWorker, aNode, allAtOnce, machine}
-
 // killAll goes through the matrix, every other time at a random moment instead.
-func (h *house) killAll(ctx context.Context) map[string]int {
+func (h *house) killAll(ctx context.Context, kills int) map[string]int {
+	victims := h.site.victims()
 	count := map[string]int{}
 	random := rand.New(rand.NewPCG(*seed, 0))
 	cell := random.IntN(1 << 16)
-	for n := 0; n < *kills && ctx.Err() == nil; n++ {
+	for n := 0; n < kills && ctx.Err() == nil; n++ {
 		if !rest(ctx, time.Duration(random.Int64N(int64(*pace)))) {
 			break
 		}
@@ -96,7 +116,7 @@ func (h *house) killAll(ctx context.Context) map[string]int {
 			h.killBeforeAnswer(ctx, time.Duration(random.Int64N(int64(20*time.Millisecond))))
 			who = theCore
 		default:
-			h.watch.await(ctx, at)
+			h.watch.await(ctx, at, h.patience)
 			if !rest(ctx, time.Duration(random.Int64N(int64(30*time.Millisecond)))) {
 				break
 			}
@@ -110,32 +130,20 @@ func (h *house) killAll(ctx context.Context) map[string]int {
 // kill kills a victim, or core when there is none of the kind for a while, and
 // says which.
 func (h *house) kill(ctx context.Context, who victim, random *rand.Rand) victim {
-	nodes := h.nodes()
-	if who == aWorker || who == aNode {
-		until(ctx, 3*time.Second, func() bool { nodes = h.nodes(); return len(nodes) > 0 })
-	}
-	random.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-	switch {
-	case who == theGate:
+	switch who {
+	case theCore:
+		h.core.kill()
+	case theGate:
 		h.gate.kill()
-	case who == aWorker && len(nodes) > 0:
-		h.killWorker(nodes[0])
-	case who == aNode && len(nodes) > 0:
-		busy := slices.IndexFunc(nodes, func(n node) bool { return len(n.shims) > 0 })
-		h.killNode(nodes[max(0, busy)])
-	case who == allAtOnce || who == machine:
+	case allAtOnce, machine:
 		h.core.kill()
 		h.gate.kill()
-		for _, n := range nodes {
-			if who == machine {
-				h.killNode(n)
-			} else {
-				h.killWorker(n)
-			}
-		}
+		h.site.strike(ctx, who, random)
 	default:
-		h.core.kill()
-		return theCore
+		if !h.site.strike(ctx, who, random) {
+			h.core.kill()
+			return theCore
+		}
 	}
 	return who
 }

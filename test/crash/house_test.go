@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +38,9 @@ type house struct {
 	core, gate *daemon
 	user       *client.Client
 	watch      *watch
+	site       site
+	patience   time.Duration // with a stage that does not come
+	lifeTime   time.Duration // of a job, killed as everything is
 	giveUp     context.CancelFunc
 
 	jobs sync.WaitGroup
@@ -46,13 +48,11 @@ type house struct {
 
 	mu       sync.Mutex
 	works    []*work
-	lost     map[skyport.JobID][]int // attempts that were running on a node when it died
-	deaths   map[string]int          // of workers, by the directory of their node
 	failures int
 }
 
 // open makes a spool in a new directory and starts core and gate.
-func open(t *testing.T) *house {
+func open(t *testing.T, flight int, at func(*house) site) *house {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "skyport-crash-") // shorter than the test's own: sockets lie in it
 	if err != nil {
@@ -60,7 +60,7 @@ func open(t *testing.T) *house {
 	}
 	h := &house{
 		t: t, dir: dir, layout: spool.Layout{Dir: filepath.Join(dir, "spool")}, watch: newWatch(),
-		room: make(chan struct{}, *flight), lost: map[skyport.JobID][]int{}, deaths: map[string]int{}, giveUp: func() {},
+		room: make(chan struct{}, flight), giveUp: func() {}, patience: 5 * time.Second, lifeTime: 2 * time.Minute,
 	}
 	for _, name := range []string{"home", "ledger", "inputs", "tmp", "results"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
@@ -71,9 +71,9 @@ func open(t *testing.T) *house {
 	address := freeAddress(t)
 	h.env = append(os.Environ(),
 		"HOME="+h.path("home"), "SWM_SPOOL="+h.layout.Dir, "TMPDIR="+h.path("tmp"), "SWM_CORE=", "SWM_KEEP_ALIVE=0s",
-		// The nodes are small: more of them than the machine has cpus.
-		"SWM_LOCAL_CPUS="+strconv.Itoa(2**flight), "SWM_LOCAL_MEMORY=1T",
 	)
+	h.site = at(h)
+	h.env = append(h.env, h.site.settings()...)
 	setup := exec.CommandContext(t.Context(), h.binary, "setup", "--yes", "--listen", address, "--gate-listen", "127.0.0.1:0")
 	setup.Env = h.env
 	if out, err := setup.CombinedOutput(); err != nil {
@@ -282,16 +282,7 @@ func (h *house) cleanUp() {
 			d.stop(syscall.SIGKILL)
 		}
 	}
-	gone := until(context.Background(), 5*time.Second, func() bool {
-		left := h.processes()
-		for pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
-		}
-		return len(left) == 0
-	})
-	if !gone {
-		h.t.Errorf("these processes do not end: %s", strings.Join(h.processNames(), "; "))
-	}
+	h.site.cleanUp()
 	for _, dir := range h.controlGroups() {
 		_ = os.Remove(dir) // of a run that was killed above
 	}
@@ -312,14 +303,14 @@ func (h *house) fail(ctx context.Context, w *work, format string, args ...any) {
 	}
 	h.mu.Lock()
 	h.failures++
-	n, lost := h.failures, h.lost[w.id]
+	n := h.failures
 	h.mu.Unlock()
 	if n > 3 {
 		return
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, format, args...)
-	fmt.Fprintf(&b, "\n  job %s, %s; attempts lost with their node: %v; asked at: %s\n", w.id, w, lost, time.Now().UTC().Format(time.RFC3339Nano))
+	fmt.Fprintf(&b, "\n  job %s, %s; %s; asked at: %s\n", w.id, w, h.site.tell(ctx, w), time.Now().UTC().Format(time.RFC3339Nano))
 	if w.id != "" {
 		if job, err := h.user.Job(ctx, w.id); err == nil {
 			text, _ := json.Marshal(job) // only to show
@@ -366,12 +357,9 @@ func (h *house) logTail(word string, most int) string {
 func (h *house) tally() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var lost, runs int
-	for _, l := range h.lost {
-		lost += len(l)
-	}
+	var runs int
 	for _, w := range h.works {
 		runs += len(w.begun())
 	}
-	return fmt.Sprintf("%d jobs, %d runs of their scripts, %d of them lost with their nodes", len(h.works), runs, lost)
+	return fmt.Sprintf("%d jobs, %d runs of their scripts, %d of them lost with their nodes", len(h.works), runs, h.site.lost())
 }

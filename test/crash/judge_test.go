@@ -33,19 +33,8 @@ func (h *house) judge(ctx context.Context, w *work, job *skyport.Job) {
 	h.mu.Unlock()
 }
 
-// lostAttempts are the attempts of a job that were lost with their nodes.
-func (h *house) lostAttempts(id skyport.JobID) []int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.lost[id])
-}
-
-// givenUp says whether more attempts of the job were lost than it has retries.
-func (h *house) givenUp(w *work) bool { return len(h.lostAttempts(w.id)) > w.retries }
-
 // judgeEnd: state, exit code and signal are as without kills.
-func (h *house) judgeEnd(_ context.Context, w *work, job *skyport.Job) error {
-	lost := len(h.lostAttempts(w.id))
+func (h *house) judgeEnd(ctx context.Context, w *work, job *skyport.Job) error {
 	switch {
 	case job.Name != w.name():
 		return fmt.Errorf("its name is %q, not %q", job.Name, w.name())
@@ -53,11 +42,10 @@ func (h *house) judgeEnd(_ context.Context, w *work, job *skyport.Job) error {
 		return fmt.Errorf("it was canceled and is %s: %s", job.State.Word(), job.Details)
 	case w.canceled:
 		return nil
-	case h.givenUp(w):
-		if job.State != skyport.JobFailed || !strings.Contains(job.Details, "lost") {
-			return fmt.Errorf("%d attempts were lost with their nodes, more than its %d retries, and it is %s: %s", lost, w.retries, job.State.Word(), job.Details)
-		}
-		return nil
+	}
+	switch givenUp, err := h.site.judgeAttempts(ctx, w, job); {
+	case err != nil || givenUp:
+		return err
 	case job.State != skyport.JobFinished:
 		return fmt.Errorf("it is %s: %s", job.State.Word(), job.Details)
 	}
@@ -71,9 +59,6 @@ func (h *house) judgeEnd(_ context.Context, w *work, job *skyport.Job) error {
 	}
 	if w.limit != strings.Contains(job.Details, "time limit") {
 		return fmt.Errorf("its details are %q", job.Details)
-	}
-	if most := 1 + lost + w.requeues; job.Attempt > most || w.requeues == 0 && job.Attempt != most {
-		return fmt.Errorf("it took %d attempts, not %d", job.Attempt, most)
 	}
 	return nil
 }
@@ -93,14 +78,9 @@ func (h *house) judgeRuns(_ context.Context, w *work, job *skyport.Job) error {
 			return fmt.Errorf("its script ran in attempt %d of %d", e.attempt, job.Attempt)
 		}
 	}
-	lost := h.lostAttempts(w.id)
-	if w.act == actNone && !h.givenUp(w) {
-		for attempt := range job.Attempt {
-			// Only a lost attempt may be followed by another.
-			if attempt+1 < job.Attempt && !slices.Contains(lost, attempt+1) {
-				return fmt.Errorf("attempt %d was not lost, and another followed", attempt+1)
-			}
-		}
+	// Each run after the first was asked for, or is one of the retries.
+	if begun := len(w.begun()); begun > 1+w.retries+w.requeues {
+		return fmt.Errorf("its script ran %d times, with %d retries", begun, w.retries)
 	}
 	if job.State == skyport.JobFinished {
 		ends := 1

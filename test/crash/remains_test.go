@@ -2,15 +2,19 @@ package crash
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	_ "modernc.org/sqlite" // core's database
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/client"
@@ -28,16 +32,16 @@ func (h *house) checkRemains(ctx context.Context) {
 		h.t.Errorf("partitions are left: %+v, %v\n%s", left, err, h.logTail("", 30))
 		return
 	}
-	for what, left := range map[string][]string{
+	remains := map[string][]string{
 		"orphans at the site":    h.orphans(ctx),
-		"directories of nodes":   h.nodeDirs(),
-		"processes":              h.processNames(),
 		"control groups":         h.controlGroups(),
 		"listening sockets":      h.listeners(),
 		"temporary files":        entries(h.path("tmp")),
 		"jobs that nobody asked": h.strangers(ctx),
 		"half-made files":        h.halfMade(),
-	} {
+	}
+	maps.Copy(remains, h.site.remains(ctx))
+	for what, left := range remains {
 		if len(left) > 0 {
 			h.t.Errorf("%s are left: %s", what, strings.Join(left, "\n    "))
 		}
@@ -52,18 +56,6 @@ func (h *house) orphans(ctx context.Context) (left []string) {
 	}
 	for _, o := range orphans {
 		left = append(left, fmt.Sprintf("%+v", o))
-	}
-	return left
-}
-
-func (h *house) nodeDirs() []string {
-	return slices.DeleteFunc(entries(h.layout.Local()), func(name string) bool { return name == "lock" })
-}
-
-func (h *house) processNames() (left []string) {
-	for pid := range h.processes() {
-		line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline") // only to show
-		left = append(left, fmt.Sprintf("%d %s", pid, strings.ReplaceAll(string(line), "\x00", " ")))
 	}
 	return left
 }
@@ -193,6 +185,21 @@ func (h *house) judgeHeard(ctx context.Context, w *work) error {
 		return fmt.Errorf("who followed heard of the events %v, stored are %v (%w)", heard, stored, ended)
 	}
 	return nil
+}
+
+// checkKeys looks for keys of partitions that are gone in the database, which
+// nobody uses any more.
+func (h *house) checkKeys(ctx context.Context) {
+	db, err := sql.Open("sqlite", "file:"+h.layout.Database()+"?mode=ro")
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	defer func() { _ = db.Close() }() // only read
+	var left int
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM partition_keys").Scan(&left); err != nil || left > 0 {
+		h.t.Errorf("the keys of %d partitions are left, %v", left, err)
+	}
 }
 
 func entries(dir string) (names []string) {

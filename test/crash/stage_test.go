@@ -106,7 +106,7 @@ func (w *watch) of(id skyport.JobID) (seqs []int64, ended error) {
 
 // await waits until a stage begins for some job. One that does not come for a
 // while is not waited for.
-func (w *watch) await(ctx context.Context, at stage) {
+func (w *watch) await(ctx context.Context, at stage, most time.Duration) {
 	w.mu.Lock()
 	c := w.waiting[at]
 	if c == nil {
@@ -117,6 +117,6 @@ func (w *watch) await(ctx context.Context, at stage) {
 	select {
 	case <-c:
 	case <-ctx.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(most):
 	}
 }

@@ -107,14 +107,17 @@ func (w *work) String() string {
 func (w *work) name() string { return fmt.Sprintf("crash-%d", w.number) }
 
 // script is the job's script. Whatever it writes can be foretold.
-func (w *work) script() []byte {
+func (h *house) script(w *work) []byte {
 	var b bytes.Buffer
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	say("#!/bin/sh")
+	shell, directives, mark := h.site.script(w)
+	say("#!%s", shell)
 	say("#SWM name %s", w.name())
 	say("#SWM cpus 1\n#SWM memory 64M")
 	say("#SWM retries %d", w.retries)
-	say("#SWM env LEDGER=%s", w.ledger)
+	for _, d := range directives {
+		say("#SWM %s", d)
+	}
 	if w.input > 0 {
 		say("#SWM input-files %s", w.path)
 		say("#SWM output-files result tree")
@@ -125,14 +128,11 @@ func (w *work) script() []byte {
 	if w.limit {
 		say("#SWM time 0:00:02")
 	}
-	if w.shared {
-		say("#SWM flavor local.all\n#SWM keep-alive 2s")
-	}
 	if w.port {
 		say("#SWM ports 7070/tcp/in")
 	}
-	// One write each, behind whatever is there.
-	say(`echo "begin $SWM_RUN $$" >>"$LEDGER"`)
+	say("mark() {\n  %s\n}", mark)
+	say("mark begin")
 	if w.input > 0 {
 		say(`mkdir -p tree/empty`)
 		say(`LC_ALL=C tr '\000-\377' '\001-\377\000' <%s >result`, filepath.Base(w.path))
@@ -146,7 +146,7 @@ func (w *work) script() []byte {
 	if w.limit {
 		say("exec sleep 600")
 	}
-	say(`echo "end $SWM_RUN $$" >>"$LEDGER"`)
+	say("mark end")
 	say("exit %d", w.exit)
 	return b.Bytes()
 }
@@ -215,8 +215,8 @@ func (w *work) begun() (attempts []int) {
 	return attempts
 }
 
-func (w *work) submission() client.Submission {
-	return client.Submission{Script: w.script(), Key: fmt.Sprintf("crash-%d-%d", *seed, w.number)}
+func (h *house) submission(w *work) client.Submission {
+	return client.Submission{Script: h.script(w), Key: fmt.Sprintf("crash-%d-%d", *seed, w.number)}
 }
 
 // submit brings a job to core as a terminal does.
@@ -226,7 +226,7 @@ func (h *house) submit(ctx context.Context, w *work) error {
 			return err
 		}
 	}
-	job, err := h.user.Submit(ctx, w.submission())
+	job, err := h.user.Submit(ctx, h.submission(w))
 	h.mu.Lock()
 	w.id = job.ID
 	h.mu.Unlock()
@@ -317,11 +317,8 @@ func (h *house) requeue(ctx context.Context, w *work) {
 	}
 }
 
-// lifeTime is how long a job may take, killed as everything is.
-const lifeTime = 2 * time.Minute
-
 func (h *house) await(ctx context.Context, w *work) (skyport.Job, bool) {
-	waiting, cancel := context.WithTimeout(ctx, lifeTime)
+	waiting, cancel := context.WithTimeout(ctx, h.lifeTime)
 	defer cancel()
 	job, err := h.user.Wait(waiting, w.id)
 	if err != nil {
