@@ -180,6 +180,26 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// Nodes that the site loses before they were ever reached are not waited for.
+func TestLostWhileConnecting(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(h *house) { h.limits.Misplaced, h.noAnswer = 1, true })
+	id := h.submit(skyport.Request{})
+	h.until("its partition connects", func() bool {
+		p := h.job(id).Partition
+		if p == "" {
+			return false
+		}
+		row, err := h.store.Partition(t.Context(), p)
+		return err == nil && row.State == skyport.PartitionConnecting
+	})
+	h.site.Break(h.job(id).Partition, "on fire")
+	if job := h.comesTo(id, skyport.JobFailed); !strings.Contains(job.Details, "on fire") {
+		t.Errorf("it ended with %q", job.Details)
+	}
+	h.nothingIsLeft()
+}
+
 // A running job whose node or site fails is tried again if it asked for that.
 func TestLosses(t *testing.T) {
 	t.Parallel()

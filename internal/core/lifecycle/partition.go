@@ -137,7 +137,8 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 	}
 }
 
-// connect opens the link and waits for the worker.
+// connect opens the link and waits for the worker, as long as the site has the
+// nodes: one may die before it was ever reached.
 func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
 	ctx, cancel := p.while(ctx, skyport.PartitionConnecting)
 	defer cancel()
@@ -145,6 +146,8 @@ func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
 	if err != nil || l == nil {
 		return err
 	}
+	gone, stop := p.watching(ctx, row)
+	defer stop()
 	deadline := time.Now().Add(p.e.Limits.Connect)
 	for {
 		up, _, cause := l.Up()
@@ -157,9 +160,18 @@ func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
 		if time.Now().After(deadline) {
 			return p.fail(ctx, fmt.Sprintf("the worker did not answer within %s: %v", p.e.Limits.Connect, cause))
 		}
-		if !pause(ctx, p.wake, time.Until(deadline)) {
+		timer := time.NewTimer(time.Until(deadline))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
 			return nil
+		case why := <-gone:
+			timer.Stop()
+			return p.fail(ctx, why)
+		case <-p.wake:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
@@ -184,11 +196,8 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 	if err != nil || l == nil {
 		return err
 	}
-	gone := make(chan string, 1)
-	watching, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	defer func() { stop(); <-done }()
-	go func() { defer close(done); p.watchSite(watching, row, gone) }()
+	gone, stop := p.watching(ctx, row)
+	defer stop()
 
 	for {
 		renew := p.e.Limits.Lease / 4
@@ -248,6 +257,15 @@ func (p *partition) extend(ctx context.Context, row *skyport.Partition, l *link.
 		})
 	}
 	return all.Wait() //nolint:wrapcheck // wrapped above
+}
+
+// watching lets watchSite run until stop.
+func (p *partition) watching(ctx context.Context, row *skyport.Partition) (gone <-chan string, stop func()) {
+	told := make(chan string, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); p.watchSite(ctx, row, told) }()
+	return told, func() { cancel(); <-done }
 }
 
 // watchSite tells when the site has lost the partition or given it up.
