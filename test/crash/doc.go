@@ -6,6 +6,8 @@
 //
 // The processes are real ones of a spool of their own; the test owns core and
 // gate as an init system would, and everything else is watched from outside:
-// by the client, by the files that scripts write, and by /proc. docs/testing.md
-// tells how to read a failure.
+// by the client, by the ledger that scripts write to, and by /proc. The same is
+// done to nodes that core reaches by SSH: containers of the Docker site, of which
+// shims, SSH servers and whole nodes are killed besides, and some restarted; there
+// an engine is what looks from outside. docs/testing.md tells how to read a failure.
 package crash

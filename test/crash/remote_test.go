@@ -172,7 +172,7 @@ var reasons = map[victim][]string{
 	aShim:   {"vanished"},
 	aNode:   {"killed by signal 9"},
 	machine: {"killed by signal 9"},
-	aBoot:   {"booted", "powered off", "has ended", "killed by signal"},
+	aBoot:   {"booted", "the node ended it", "powered off", "has ended", "killed by signal"},
 }
 
 // judgeAttempts: an attempt may be lost when something of its nodes was killed, and
@@ -232,6 +232,9 @@ func (r *remote) note(a *skyport.Attempt) {
 	defer r.mu.Unlock()
 	if r.losses[a.Job] == nil {
 		r.losses[a.Job] = map[int]string{}
+	}
+	if r.losses[a.Job][a.Number] == "" {
+		r.h.t.Logf("attempt %d of job %s was lost: %s", a.Number, a.Job.Short(), a.Outcome)
 	}
 	r.losses[a.Job][a.Number] = a.Outcome
 }
