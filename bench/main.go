@@ -125,16 +125,17 @@ type sizes struct {
 	active        int           // jobs that core drives at once
 	running       int           // of them run, on as many nodes
 	cut           time.Duration // of a link
+	many          int           // nodes of one partition
 }
 
 var (
 	full = sizes{
 		submitFor: 5 * time.Second, warm: 200, cold: 30, jobs: 1000, stored: 100_000, reads: 31, starts: 7,
-		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50, cut: 20 * time.Second,
+		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50, cut: 20 * time.Second, many: 50,
 	}
 	small = sizes{
 		submitFor: 200 * time.Millisecond, warm: 3, cold: 2, jobs: 10, stored: 1000, reads: 3, starts: 1,
-		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3, cut: time.Second,
+		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3, cut: time.Second, many: 3,
 	}
 )
 

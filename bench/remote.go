@@ -22,6 +22,8 @@ var remoteMeasurements = []measurement{
 	{"small", measureRemoteSmall},
 	{"cut", measureRemoteCut},
 	{"tunnel", measureRemotePort},
+	{"start", measureRemoteStart},
+	{"fifty", measureRemoteMany},
 }
 
 // far is what a link to another city is like.

@@ -22,13 +22,14 @@ import (
 
 // request asks the process with the link for something.
 type request struct {
-	Op      string // up, prepare, push, remove, serve, measure, close
-	Node    skyport.Node
+	Op      string // open, up, leave, prepare, start, ended, push, remove, serve, measure, close
+	Nodes   []skyport.Node
 	Keys    *bootstrap.Keys `json:",omitempty"`
 	Run     string
 	From    string // directory that is pushed
 	Tell    bool   // progress
 	Script  string
+	Image   string // that the script runs in
 	Port    int
 	Address string
 	Echoes  int
@@ -49,6 +50,7 @@ type reply struct {
 // holder is the process with the link.
 type holder struct {
 	link     *link.Link
+	changed  chan struct{} // told when a node came or went
 	forwards []*forward.Set
 
 	mu  sync.Mutex
@@ -102,8 +104,21 @@ func (h *holder) do(ctx context.Context, q request) (a reply, err error) {
 	switch q.Op {
 	case "close":
 		return a, nil
+	case "open":
+		return a, h.open(q)
 	case "up":
-		return a, h.up(ctx, q)
+		return a, h.up(ctx)
+	case "leave":
+		h.link.Close()
+		h.link = nil
+		return a, nil
+	case "start":
+		if err := h.up(ctx); err != nil {
+			return a, err
+		}
+		spec := protocol.RunSpec{Run: q.Run, Script: []byte(q.Script), Start: true, Request: skyport.Request{ContainerImage: q.Image}}
+		_, err = h.link.Worker().Prepare(ctx, spec)
+		return a, err
 	case "prepare":
 		_, err = h.link.Worker().Prepare(ctx, protocol.RunSpec{Run: q.Run, Script: []byte(q.Script)})
 		return a, err
@@ -115,6 +130,8 @@ func (h *holder) do(ctx context.Context, q request) (a reply, err error) {
 			return a, err
 		}
 		return a, h.link.Worker().Remove(ctx, q.Run)
+	case "ended":
+		return a, h.ended(ctx, q.Run)
 	case "push":
 		return h.push(ctx, q)
 	case "serve":
@@ -127,17 +144,23 @@ func (h *holder) do(ctx context.Context, q request) (a reply, err error) {
 	return a, fmt.Errorf("nobody knows what %q is", q.Op)
 }
 
-func (h *holder) up(ctx context.Context, q request) (err error) {
-	changed := make(chan struct{}, 1)
-	h.link, err = link.Open(link.Options{Nodes: []skyport.Node{q.Node}, Keys: q.Keys, Changed: func(string) {
+func (h *holder) open(q request) (err error) {
+	h.changed = make(chan struct{}, 1)
+	o := link.Options{Nodes: q.Nodes, Keys: q.Keys, Changed: func(string) {
 		select {
-		case changed <- struct{}{}:
+		case h.changed <- struct{}{}:
 		default:
 		}
-	}})
-	if err != nil {
-		return err
+	}}
+	if len(q.Nodes) > 1 {
+		o.Join = func(i int) string { return joining(q.Nodes, q.Keys, i) }
 	}
+	h.link, err = link.Open(o)
+	return err
+}
+
+// up waits for the link.
+func (h *holder) up(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -149,7 +172,7 @@ func (h *holder) up(ctx context.Context, q request) (err error) {
 			return err
 		}
 		select {
-		case <-changed:
+		case <-h.changed:
 		case <-ctx.Done():
 			return fmt.Errorf("%w, after %w", err, ctx.Err())
 		}

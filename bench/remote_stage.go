@@ -12,6 +12,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,18 +28,20 @@ import (
 
 const sshd = "/usr/sbin/sshd"
 
-// remote is a node behind an OpenSSH server with its stock settings, and a
-// process on this side that has the product's link to it. The two sides are
+// remote is nodes behind OpenSSH servers with their stock settings, and a
+// process on this side that has the product's link to them. The two sides are
 // network namespaces with an emulated link between them, or loopback.
 type remote struct {
-	b    *bench
-	dir  string
-	link *wire.Link // nil: loopback
-	near *wire.Namespace
-	far  *wire.Namespace
-	host string
-	port int
-	cmd  *exec.Cmd // the server
+	b       *bench
+	dir     string
+	link    *wire.Link // nil: loopback
+	near    *wire.Namespace
+	far     *wire.Namespace
+	host    string
+	port    int // of the main node's server
+	keys    *bootstrap.Keys
+	nodes   []skyport.Node
+	servers []*exec.Cmd
 
 	child   *exec.Cmd // has the link
 	asking  *json.Encoder
@@ -47,7 +50,26 @@ type remote struct {
 	runs    int
 }
 
+// newRemote returns a node to which the link is up.
 func (b *bench) newRemote(ctx context.Context, s *wire.Settings) (r *remote, err error) {
+	r, err = b.newNodes(ctx, s, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if err := r.startServers(ctx); err != nil {
+		return nil, err
+	}
+	return r, r.up()
+}
+
+// newNodes returns nodes whose servers do not run yet, and a process that has no
+// link to them yet.
+func (b *bench) newNodes(ctx context.Context, s *wire.Settings, n int) (r *remote, err error) {
 	b.stages++
 	r = &remote{b: b, dir: filepath.Join(b.dir, "n"+strconv.Itoa(b.stages)), near: &wire.Namespace{}, far: &wire.Namespace{}, host: "127.0.0.1"}
 	defer func() {
@@ -64,26 +86,26 @@ func (b *bench) newRemote(ctx context.Context, s *wire.Settings) (r *remote, err
 		}
 		r.near, r.far, r.host = r.link.A, r.link.B, r.link.B.Addr.String()
 	}
-	keys, err := bootstrap.NewKeys([]string{"node"})
-	if err != nil {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("node-%d", i))
+	}
+	if r.keys, err = bootstrap.NewKeys(names); err != nil {
 		return nil, err
 	}
-	if err := r.startServer(ctx, keys); err != nil {
-		return nil, err
-	}
-	return r, r.startChild(keys)
-}
-
-// startServer starts the node's OpenSSH server, as Debian sets it up but for
-// its keys and its port.
-func (r *remote) startServer(ctx context.Context, keys *bootstrap.Keys) error {
-	if os.Geteuid() == 0 {
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-			return fmt.Errorf("start an SSH server: %w", err)
+	for i, name := range names {
+		if err := r.configure(ctx, i, name); err != nil {
+			return nil, err
 		}
 	}
-	var err error
-	if r.port, err = freePort(ctx); err != nil {
+	return r, r.startChild()
+}
+
+// configure writes what a node's OpenSSH server needs: it is as Debian sets it
+// up but for its keys and its port.
+func (r *remote) configure(ctx context.Context, i int, name string) error {
+	port, err := freePort(ctx)
+	if err != nil {
 		return err
 	}
 	config := fmt.Sprintf(`ListenAddress %s
@@ -95,24 +117,64 @@ PidFile none
 KbdInteractiveAuthentication no
 PasswordAuthentication no
 Subsystem sftp internal-sftp
-`, r.host, r.port, r.path("host"), r.path("authorized"))
-	for name, text := range map[string]string{
-		"sshd_config": config, "host": string(keys.Hosts[0].Private), "client": string(keys.Client.Private),
-		"authorized":  keys.Client.Public + "\n",
-		"known_hosts": fmt.Sprintf("[%s]:%d %s\n", r.host, r.port, keys.Hosts[0].Public),
-	} {
-		if err := os.WriteFile(r.path(name), []byte(text), 0o600); err != nil {
+`, r.host, port, r.path(name+".host"), r.path("authorized"))
+	files := map[string]string{name + ".sshd": config, name + ".host": string(r.keys.Hosts[i].Private)}
+	role := skyport.RoleCompute
+	if i == 0 {
+		r.port, role = port, skyport.RoleMain
+		files["client"] = string(r.keys.Client.Private)
+		files["authorized"] = r.keys.Client.Public + "\n" + r.keys.Inner.Public + "\n"
+		files["known_hosts"] = fmt.Sprintf("[%s]:%d %s\n", r.host, port, r.keys.Hosts[0].Public)
+	}
+	for file, text := range files {
+		if err := os.WriteFile(r.path(file), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("set up an SSH server: %w", err)
+		}
+	}
+	r.nodes = append(r.nodes, skyport.Node{
+		Name: name, Role: role, Address: r.host, HostKey: r.keys.Hosts[i].Public,
+		Endpoint: fmt.Sprintf("ssh://%s@%s%s", login(), net.JoinHostPort(r.host, strconv.Itoa(port)), r.path(name)),
+	})
+	return nil
+}
+
+func login() string {
+	if name := os.Getenv("USER"); name != "" {
+		return name
+	}
+	return "root"
+}
+
+// startServers starts the nodes' servers and returns when they listen.
+func (r *remote) startServers(ctx context.Context) error {
+	if os.Geteuid() == 0 {
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			return fmt.Errorf("start an SSH server: %w", err)
 		}
 	}
-	r.cmd = exec.Command(sshd, "-D", "-f", r.path("sshd_config"), "-E", r.path("sshd.log"))
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := r.far.Start(r.cmd); err != nil {
-		return fmt.Errorf("start an SSH server: %w", err)
+	for _, n := range r.nodes {
+		cmd := exec.Command(sshd, "-D", "-f", r.path(n.Name+".sshd"), "-E", r.path(n.Name+".log"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := r.far.Start(cmd); err != nil {
+			return fmt.Errorf("start an SSH server: %w", err)
+		}
+		r.servers = append(r.servers, cmd)
 	}
-	address := net.JoinHostPort(r.host, strconv.Itoa(r.port))
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := r.near.Dial(ctx, "tcp", address)
+	for _, n := range r.nodes {
+		if err := r.listens(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *remote) listens(ctx context.Context, n skyport.Node) error {
+	endpoint, err := url.Parse(n.Endpoint)
+	if err != nil {
+		return fmt.Errorf("wait for the SSH server: %w", err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		conn, err := r.near.Dial(ctx, "tcp", endpoint.Host)
 		if err == nil {
 			return conn.Close()
 		}
@@ -125,11 +187,7 @@ Subsystem sftp internal-sftp
 func (r *remote) path(name string) string { return filepath.Join(r.dir, name) }
 
 // startChild starts the process that has the link, on the near side.
-func (r *remote) startChild(keys *bootstrap.Keys) error {
-	login := os.Getenv("USER")
-	if login == "" {
-		login = "root"
-	}
+func (r *remote) startChild() error {
 	r.child = exec.Command(r.b.self, "remote")
 	r.child.Stderr = os.Stderr
 	in, err := r.child.StdinPipe()
@@ -144,11 +202,21 @@ func (r *remote) startChild(keys *bootstrap.Keys) error {
 		return fmt.Errorf("start the link: %w", err)
 	}
 	r.asking, r.answers = json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))
-	node := skyport.Node{
-		Name: "node", Role: skyport.RoleMain, Address: r.host, HostKey: keys.Hosts[0].Public,
-		Endpoint: fmt.Sprintf("ssh://%s@%s%s", login, net.JoinHostPort(r.host, strconv.Itoa(r.port)), r.path("node")),
+	return nil
+}
+
+// open makes the link without waiting for it.
+func (r *remote) open() error {
+	_, err := r.ask(request{Op: "open", Nodes: r.nodes, Keys: r.keys})
+	return err
+}
+
+// up makes the link and waits for it.
+func (r *remote) up() error {
+	if err := r.open(); err != nil {
+		return err
 	}
-	_, err = r.ask(request{Op: "up", Node: node, Keys: keys})
+	_, err := r.ask(request{Op: "up"})
 	return err
 }
 
@@ -180,7 +248,7 @@ func (r *remote) prepare() (run, work string, err error) {
 	r.runs++
 	run = fmt.Sprintf("bench.%d", r.runs)
 	_, err = r.ask(request{Op: "prepare", Run: run, Script: "#!/bin/sh\ntrue\n"})
-	return run, filepath.Join(r.path("node"), "runs", run, "work"), err
+	return run, filepath.Join(r.path(r.nodes[0].Name), "runs", run, "work"), err
 }
 
 // forget removes a run with its files.
@@ -271,9 +339,9 @@ func (r *remote) close() error {
 		}
 		errs = append(errs, r.child.Wait())
 	}
-	if r.cmd != nil && r.cmd.Process != nil {
-		_ = r.cmd.Process.Kill() // it may have ended
-		_ = r.cmd.Wait()         // it was killed
+	for _, s := range r.servers {
+		_ = s.Process.Kill() // it may have ended
+		_ = s.Wait()         // it was killed
 	}
 	(&stage{dir: r.dir}).endNodes()
 	if r.link != nil {
