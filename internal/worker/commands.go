@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -15,7 +16,6 @@ import (
 	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/session"
 	"github.com/openworkload/skyport/internal/worker/protocol"
-	"github.com/openworkload/skyport/internal/worker/shim"
 )
 
 // commandsFile says in a run's directory that commands were run beside its
@@ -206,10 +206,20 @@ type visit struct {
 // long as the run's directory is there: while it is being prepared, to look at
 // the inputs, while it runs, and after it has ended, to look at what it left.
 func (r *run) enter(ctx context.Context, conn net.Conn) (context.Context, func(), error) {
+	r.mu.Lock()
+	for r.ending != nil { // it would be taken for what has to end
+		ending := r.ending
+		r.mu.Unlock()
+		select {
+		case <-ending:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("run a command beside %s: %w", r.name, ctx.Err())
+		}
+		r.mu.Lock()
+	}
+	defer r.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	v := &visit{cancel: cancel, conn: conn, gone: make(chan struct{})}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.removed {
 		cancel(nil)
 		return nil, nil, skyport.Errorf(skyport.CodeNotFound, "run %s is being removed", r.name)
@@ -256,13 +266,10 @@ func (r *run) endCommands() {
 // afterEnd ends what goes on beside a script that has ended, and what commands
 // have left behind.
 func (r *run) afterEnd() {
-	if !shim.Exists(r.dir, commandsFile) {
-		return
-	}
 	r.endCommands()
 	defer r.w.oneAtATime(r.name)()
 	r.mu.Lock()
-	removed := r.removed || len(r.visits) > 0 // those that came meanwhile look at what is left
+	removed := r.removed
 	r.mu.Unlock()
 	if removed {
 		return

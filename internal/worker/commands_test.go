@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -225,18 +226,23 @@ func TestTerminal(t *testing.T) {
 		_ = writer.Close()
 		done <- s
 	}()
-	var seen strings.Builder
+	late := time.AfterFunc(time.Minute, func() { _ = reader.CloseWithError(errors.New("nothing more came")) })
+	defer late.Stop()
+	var seen string // and not yet expected
 	expect := func(what string) {
 		t.Helper()
 		buf := make([]byte, 1000)
-		for !strings.Contains(seen.String(), what) {
+		for {
+			if _, rest, ok := strings.Cut(seen, what); ok {
+				seen = rest
+				return
+			}
 			k, err := reader.Read(buf)
-			seen.Write(buf[:k])
+			seen += string(buf[:k])
 			if err != nil {
-				t.Fatalf("%v before %q in %q", err, what, seen.String())
+				t.Fatalf("%v before %q in %q", err, what, seen)
 			}
 		}
-		seen.Reset()
 	}
 	send := func(text string) {
 		t.Helper()

@@ -154,6 +154,44 @@ func TestRunsGoOnWithoutWorker(t *testing.T) {
 	n.wantRuns(spec.Run, 1)
 }
 
+// Scripts that end while the next worker finds them are over for it, and those
+// that go on are looked after.
+func TestScriptsEndWhileWorkerStarts(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	end := filepath.Join(n.dir, "end")
+	specs := make([]protocol.RunSpec, 24)
+	for i := range specs {
+		specs[i] = script("echo up; until [ -e " + end + " ]; do sleep 0.01; done; exit 3")
+		n.prepare(specs[i])
+	}
+	for _, spec := range specs {
+		n.await("the script is up", func() bool { return n.log(spec.Run, "stdout") == "up\n" })
+	}
+	n.kill()
+	go func() { // whoever is first
+		if err := os.WriteFile(end, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	}()
+	n.start()
+	for _, spec := range specs {
+		if s := n.ended(spec.Run); s.State != protocol.RunEnded || s.ExitCode != 3 {
+			t.Errorf("%+v", s)
+		}
+	}
+
+	spec := script("echo up; sleep 1000")
+	n.prepare(spec)
+	n.await("the script is up", func() bool { return n.log(spec.Run, "stdout") == "up\n" })
+	n.kill()
+	if err := os.Remove(filepath.Join(n.dir, "runs", spec.Run, "metrics.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	n.start()
+	n.await("the next worker measures", func() bool { return n.status(spec.Run).Usage.Count > 0 })
+}
+
 // What was half made or half removed when the worker was killed is gone.
 func TestRemainsAreSwept(t *testing.T) {
 	t.Parallel()

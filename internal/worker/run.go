@@ -69,6 +69,9 @@ type run struct {
 	scanning chan struct{} // closed when the scan of outputs is over
 	removed  bool
 	visits   map[*visit]struct{} // commands beside the script
+	// ending is there while what went on beside a script that has ended is ended,
+	// and closed then.
+	ending chan struct{}
 	// beside are the processes of those that are children of ours, and the cpu
 	// time that their trees were last seen to have used; over is that of others
 	// which have ended.
@@ -154,6 +157,10 @@ func (w *Worker) openRun(name string) (*run, error) {
 	r.refresh()
 	ctx, cancel := context.WithCancel(w.ctx)
 	r.cancel = cancel
+	w.mu.Lock()
+	w.byName[name] = r
+	w.mu.Unlock()
+	w.observer.nudge() // when refresh did, it could not yet be found
 	w.all.Go(func() {
 		defer close(r.ended)
 		defer cancel()
@@ -206,6 +213,9 @@ func (r *run) live(ctx context.Context) {
 		defer r.w.notify.drop(state)
 	}
 	r.refresh() // what came before the watch
+	// And what comes until its end: a watch that is dropped tells no more of what
+	// it has seen, such as the end of a script that ended just now.
+	defer r.refresh()
 	if err := r.prepare(ctx); err != nil {
 		r.refuse(ctx, err)
 		return

@@ -33,8 +33,16 @@ func (r *run) change(f func(*protocol.RunStatus)) {
 	if (before.State == protocol.RunRunning) != (r.status.State == protocol.RunRunning) {
 		r.w.observer.nudge()
 	}
-	if !over(before.State) && over(r.status.State) {
-		r.w.all.Go(r.afterEnd)
+	if !over(before.State) && over(r.status.State) && shim.Exists(r.dir, commandsFile) {
+		ending := make(chan struct{})
+		r.ending = ending
+		r.w.all.Go(func() {
+			r.afterEnd()
+			r.mu.Lock()
+			r.ending = nil
+			r.mu.Unlock()
+			close(ending)
+		})
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/openworkload/skyport/internal/worker/proc"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 	"github.com/openworkload/skyport/internal/worker/runtime"
+	"github.com/openworkload/skyport/internal/worker/shim"
 )
 
 // Options say where a worker lives and who it is.
@@ -227,15 +228,18 @@ func (w *Worker) adopt() error {
 			}
 			continue
 		}
-		r, err := w.openRun(e.Name())
-		if err != nil {
+		if _, err := w.openRun(e.Name()); err != nil {
 			return err
 		}
-		w.mu.Lock()
-		w.byName[r.name] = r
-		w.mu.Unlock()
 	}
-	return w.runtime.Sweep(w.ctx, func(run string) bool { return w.find(run) != nil })
+	// Beside all else: a container engine may be slow, or not up yet.
+	w.all.Go(func() {
+		err := w.runtime.Sweep(w.ctx, func(run string) bool { return shim.Exists(w.runs, run) })
+		if err != nil && w.ctx.Err() == nil {
+			w.log.Warn("remains of removed runs", "error", err)
+		}
+	})
+	return nil
 }
 
 // maxSocketPath is what the kernel has room for.
@@ -387,14 +391,7 @@ func (w *Worker) put(spec protocol.RunSpec) (*run, error) {
 		if err := w.makeRun(spec); err != nil {
 			return nil, err
 		}
-		var err error
-		if r, err = w.openRun(spec.Run); err != nil {
-			return nil, err
-		}
-		w.mu.Lock()
-		w.byName[spec.Run] = r
-		w.mu.Unlock()
-		return r, nil
+		return w.openRun(spec.Run)
 	}
 	if !same(r.spec, spec) {
 		return nil, skyport.Errorf(skyport.CodeConflict, "run %s is there with another specification", spec.Run)
@@ -408,7 +405,6 @@ func (w *Worker) put(spec protocol.RunSpec) (*run, error) {
 // same compares what was asked for; whether to start and logins are no part of it.
 func same(a, b protocol.RunSpec) bool {
 	a.Start, b.Start = false, false
-	a.Registries, b.Registries = nil, nil
 	a.Registries, b.Registries = nil, nil
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)

@@ -94,6 +94,9 @@ func (c *contained) live(ctx context.Context) shim.Result {
 		case !away(err):
 			return shim.Result{Refused: fmt.Sprintf("container image %s: %v%s", c.plan.Image, plain(err), hint(err))}
 		}
+		if c.attend(ctx) {
+			return c.result(ctx)
+		}
 		if missing.IsZero() {
 			missing = time.Now()
 		}
@@ -205,6 +208,52 @@ func (c *contained) create(ctx context.Context) error {
 	}
 	_, err := c.api.ContainerCreate(ctx, options)
 	return err //nolint:wrapcheck // judged by the caller
+}
+
+// attend waits for the end of a container that an engine started and went away
+// before it said so, if the container can be seen without it.
+func (c *contained) attend(ctx context.Context) bool {
+	var known shim.Container
+	if shim.Read(c.dir, shim.ContainerFile, &known) != nil || !shim.Exists(c.plan.Box, begunFile) {
+		return false
+	}
+	if shim.Exists(c.plan.Box, reportFile) {
+		return true // it has ended
+	}
+	table, err := proc.Snapshot()
+	if err != nil {
+		return false
+	}
+	for _, pid := range table.Processes() {
+		if firstOf(pid, known.ID) {
+			c.note(known.ID, pid)
+			break
+		}
+	}
+	if c.pidfd == 0 {
+		return false
+	}
+	c.wait(ctx, known.ID)
+	return true
+}
+
+// firstOf says whether a process is the first one inside a container.
+func firstOf(pid int, id string) bool {
+	cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil || !strings.Contains(string(cgroups), id) {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok { // outermost first
+			fields := strings.Fields(numbers)
+			return len(fields) > 1 && fields[len(fields)-1] == "1"
+		}
+	}
+	return false
 }
 
 func ended(state container.ContainerState) bool {
