@@ -411,9 +411,7 @@ func TestContainerSurvivesKills(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.start()
-		if left := n.containers(api); len(left) > 0 {
-			t.Errorf("left: %v", left)
-		}
+		n.await("the container is swept", func() bool { return len(n.containers(api)) == 0 })
 	})
 }
 

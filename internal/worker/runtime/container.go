@@ -33,7 +33,9 @@ type ContainerOptions struct {
 	Self   string
 	Logger *slog.Logger // nil: slog.Default()
 
-	firstPause time.Duration // before a pull is tried again; 0: 2 s
+	firstPause time.Duration   // before a pull is tried again; 0: 2 s
+	hosts      func() []string // where engines may listen; nil: engineHosts
+	boot       string          // where a node tells how far it has booted; empty: /run
 }
 
 // Container runs scripts in containers, through the API of the node's engine.
@@ -64,6 +66,12 @@ func NewContainer(opts ContainerOptions) (*Container, error) {
 	if opts.firstPause == 0 {
 		opts.firstPause = 2 * time.Second
 	}
+	if opts.hosts == nil {
+		opts.hosts = engineHosts
+	}
+	if opts.boot == "" {
+		opts.boot = "/run"
+	}
 	return &Container{opts: opts, log: opts.Logger}, nil
 }
 
@@ -93,7 +101,7 @@ func (c *Container) connect(ctx context.Context) (*engine, error) {
 	if c.engine != nil {
 		return c.engine, nil
 	}
-	e, err := findEngine(ctx)
+	e, err := findEngine(ctx, c.opts.hosts())
 	if err != nil {
 		return nil, err
 	}
@@ -101,9 +109,10 @@ func (c *Container) connect(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// Prepare makes sure that the image is there and is one for this node.
+// Prepare makes sure that the image is there and is one for this node. It waits
+// for an engine that may still come up.
 func (c *Container) Prepare(ctx context.Context, run Run, progress func(string)) error {
-	e, err := c.connect(ctx)
+	e, err := c.await(ctx, progress)
 	if err != nil {
 		return err
 	}
@@ -184,20 +193,20 @@ func (c *Container) Clean(ctx context.Context, run Run) error {
 	return err
 }
 
-// Sweep removes the containers of runs that no longer exist. An engine that does
-// not answer keeps no worker from starting.
+// Sweep removes the containers of runs that no longer exist. It waits for an
+// engine that may still come up; one that does not answer is no error.
 func (c *Container) Sweep(ctx context.Context, keep func(run string) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*engineTime)
-	defer cancel()
-	e, err := c.connect(ctx)
+	e, err := c.await(ctx, func(string) {})
 	if err != nil {
-		if len(engineHosts()) > 0 {
+		if len(c.opts.hosts()) > 0 && ctx.Err() == nil {
 			c.log.Warn("cannot look for left containers", "error", err)
 		}
 		return nil
 	}
+	listing, cancel := context.WithTimeout(ctx, 2*engineTime)
+	defer cancel()
 	filter := make(client.Filters).Add("label", labelDir+"="+c.opts.Dir)
-	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filter})
+	list, err := e.api.ContainerList(listing, client.ContainerListOptions{All: true, Filters: filter})
 	if err != nil {
 		c.log.Warn("cannot look for left containers", "error", plain(err))
 		return nil

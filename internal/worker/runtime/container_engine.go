@@ -31,10 +31,10 @@ type engine struct {
 // engineTime is how long an engine may take for an answer that costs it nothing.
 const engineTime = 5 * time.Second
 
-// findEngine returns the first engine that answers.
-func findEngine(ctx context.Context) (*engine, error) {
+// findEngine returns the first engine that answers at one of the hosts.
+func findEngine(ctx context.Context, hosts []string) (*engine, error) {
 	var failed []string
-	for _, host := range engineHosts() {
+	for _, host := range hosts {
 		e, err := openEngine(ctx, host)
 		if err == nil {
 			return e, nil

@@ -32,7 +32,8 @@ type Runtime interface {
 	// Clean ends and removes all that belongs to the run and lies outside its
 	// directory. The worker calls it when no shim of the run lives.
 	Clean(ctx context.Context, run Run) error
-	// Sweep cleans what is left of runs that no longer exist. keep says which do.
+	// Sweep cleans what is left of runs that no longer exist. keep says which do. The
+	// worker calls it once, beside its other work: it may take its time.
 	Sweep(ctx context.Context, keep func(run string) bool) error
 }
 
