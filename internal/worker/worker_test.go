@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,191 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/openworkload/skyport"
-	"github.com/openworkload/skyport/internal/worker/cgroup"
 	"github.com/openworkload/skyport/internal/worker/proc"
 	"github.com/openworkload/skyport/internal/worker/protocol"
-	"github.com/openworkload/skyport/internal/workerbin/workertest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// node is a worker as a process of its own, on a directory that outlives it.
-type node struct {
-	t      *testing.T
-	binary string
-	dir    string
-	env    []string // beside the test's own
-	cmd    *exec.Cmd
-	gone   chan struct{} // closed when cmd has ended
-	client *protocol.Client
-}
-
-func newNode(t *testing.T) *node {
-	t.Helper()
-	return newNodeWith(t)
-}
-
-// newNodeWith is newNode for a worker with an environment.
-func newNodeWith(t *testing.T, env ...string) *node {
-	t.Helper()
-	// A short path: a socket's has room for 107 bytes only.
-	dir, err := os.MkdirTemp("", "spw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{t: t, binary: workertest.Build(t), dir: dir, env: env}
-	n.client = protocol.NewClient(protocol.DialUnix(filepath.Join(dir, "worker.sock")))
-	t.Cleanup(func() {
-		n.kill()
-		n.client.Close()
-		n.checkNothingLeft()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	n.start()
-	return n
-}
-
-func (n *node) start() {
-	n.t.Helper()
-	var said bytes.Buffer
-	n.cmd = exec.Command(n.binary, "serve", "--dir", n.dir, "--node", "node1", "--log-format", "text")
-	n.cmd.Env = append(os.Environ(), n.env...)
-	n.cmd.Stderr = &said
-	if err := n.cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	n.gone = make(chan struct{})
-	go func(cmd *exec.Cmd, gone chan struct{}) {
-		_ = cmd.Wait() // says only that it was killed
-		close(gone)
-	}(n.cmd, n.gone)
-	n.await("the worker answers", func() bool {
-		select {
-		case <-n.gone:
-			n.t.Fatalf("the worker ended by itself:\n%s", said.String())
-		default:
-		}
-		_, err := n.client.Info(context.Background())
-		return err == nil
-	})
-}
-
-// kill ends the worker as a power switch would.
-func (n *node) kill() {
-	if n.cmd == nil {
-		return
-	}
-	_ = n.cmd.Process.Kill() // it may have ended by itself
-	<-n.gone
-	n.cmd = nil
-	n.client.Close()
-}
-
-// checkNothingLeft removes what runs a test has left, and looks for remains.
-func (n *node) checkNothingLeft() {
-	n.start()
-	entries, err := os.ReadDir(filepath.Join(n.dir, "runs"))
-	if err != nil {
-		n.t.Error(err)
-	}
-	for _, e := range entries {
-		if err := n.client.Remove(context.Background(), e.Name()); err != nil {
-			n.t.Errorf("remove run %s: %v", e.Name(), err)
-		}
-	}
-	if left, err := os.ReadDir(filepath.Join(n.dir, "runs")); err != nil || len(left) > 0 {
-		n.t.Errorf("left in the directory: %v, %v", left, err)
-	}
-	n.kill()
-	table, err := proc.Snapshot()
-	if err != nil {
-		n.t.Error(err)
-	}
-	for _, e := range entries {
-		if pids := table.Marked("SWM_RUN=" + e.Name()); len(pids) > 0 {
-			n.t.Errorf("processes of run %s are left: %v", e.Name(), pids)
-		}
-		for _, name := range cgroup.Find().List("skyport-") {
-			if strings.HasSuffix(name, e.Name()) {
-				n.t.Errorf("cgroup %s is left", name)
-			}
-		}
-	}
-}
-
-func (n *node) await(what string, done func() bool) {
-	n.t.Helper()
-	await(n.t, what, done)
-}
-
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for pause := time.Millisecond; !done(); pause = min(2*pause, 50*time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(pause) // between two looks; nothing is assumed about its length
-	}
-}
-
-func (n *node) prepare(spec protocol.RunSpec) {
-	n.t.Helper()
-	if _, err := n.client.Prepare(n.t.Context(), spec); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *node) status(run string) protocol.RunStatus {
-	n.t.Helper()
-	s, err := n.client.Status(n.t.Context(), run)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return s
-}
-
-// ended waits until nothing more happens to the run.
-func (n *node) ended(run string) protocol.RunStatus {
-	n.t.Helper()
-	var s protocol.RunStatus
-	n.await("run "+run+" is over", func() bool {
-		s = n.status(run)
-		return s.State != protocol.RunStaging && s.State != protocol.RunRunning
-	})
-	return s
-}
-
-func (n *node) log(run, stream string) string {
-	n.t.Helper()
-	var b bytes.Buffer
-	if _, err := n.client.Log(n.t.Context(), run, stream, 0, &b); err != nil {
-		n.t.Fatal(err)
-	}
-	return b.String()
-}
-
-var runNumber struct {
-	sync.Mutex
-	n int
-}
-
-// script is a run with a name that no other test has.
-func script(text string) protocol.RunSpec {
-	runNumber.Lock()
-	defer runNumber.Unlock()
-	runNumber.n++
-	job := skyport.NewJobID()
-	return protocol.RunSpec{
-		Run: skyport.RunName(job, 1), Job: job, Attempt: 1, Script: []byte(text),
-		Env: map[string]string{"SWM_JOB_ID": string(job)}, Nodes: []string{"node1"}, Start: true,
-	}
-}
 
 func TestScript(t *testing.T) {
 	t.Parallel()
@@ -292,15 +109,6 @@ func TestScript(t *testing.T) {
 	}
 }
 
-func wantAll(conditions ...bool) error {
-	for i, ok := range conditions {
-		if !ok {
-			return fmt.Errorf("condition %d does not hold", i+1)
-		}
-	}
-	return nil
-}
-
 func TestStartOnlyWhenAsked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -335,17 +143,6 @@ func TestStartOnlyWhenAsked(t *testing.T) {
 	n.start()
 	n.ended(spec.Run)
 	n.wantRuns(spec.Run, 1)
-}
-
-func (n *node) wantRuns(run string, want int) {
-	n.t.Helper()
-	data, err := os.ReadFile(filepath.Join(n.dir, "runs", run, "work", "ran"))
-	if err != nil && want > 0 {
-		n.t.Fatal(err)
-	}
-	if got := strings.Count(string(data), "\n"); got != want {
-		n.t.Errorf("the script ran %d times, want %d", got, want)
-	}
 }
 
 func TestErrors(t *testing.T) {
@@ -390,96 +187,6 @@ func TestErrors(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Join(n.dir, "worker.sock")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket %v, %v", info, err)
-	}
-}
-
-func TestStop(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	t.Run("gracefully", func(t *testing.T) {
-		spec := script(`trap 'echo bye; kill $!; exit 7' TERM; echo up; sleep 1000 & wait`)
-		n.prepare(spec)
-		n.await("the script is up", func() bool { return n.log(spec.Run, "stdout") == "up\n" })
-		if err := n.client.Stop(t.Context(), spec.Run); err != nil {
-			t.Fatal(err)
-		}
-		s := n.ended(spec.Run)
-		if !s.Stopped || s.ExitCode != 7 || n.log(spec.Run, "stdout") != "up\nbye\n" {
-			t.Errorf("%+v %q", s, n.log(spec.Run, "stdout"))
-		}
-	})
-	t.Run("before the start", func(t *testing.T) {
-		spec := script("echo ran >> ran")
-		spec.Start = false
-		n.prepare(spec)
-		if err := n.client.Stop(t.Context(), spec.Run); err != nil {
-			t.Fatal(err)
-		}
-		n.ended(spec.Run)
-		if _, err := n.client.Start(t.Context(), spec.Run); err != nil {
-			t.Error(err)
-		}
-		if s := n.ended(spec.Run); s.State != protocol.RunEnded || !s.Stopped || !s.Started.IsZero() {
-			t.Errorf("%+v", s)
-		}
-		n.wantRuns(spec.Run, 0)
-	})
-	t.Run("by another worker, at any moment", func(t *testing.T) {
-		for range 5 {
-			spec := script("trap '' TERM; sleep 1000")
-			spec.Grace = 1
-			n.prepare(spec)
-			n.kill()
-			n.start()
-			if err := n.client.Stop(t.Context(), spec.Run); err != nil {
-				t.Fatal(err)
-			}
-			if s := n.ended(spec.Run); s.State != protocol.RunEnded || !s.Stopped {
-				t.Errorf("%+v", s)
-			}
-		}
-	})
-}
-
-// A tree that ignores TERM, leaves its session and its parents.
-func TestTimeLimitOfStubbornTree(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	spec := script(`trap '' TERM
-(setsid sh -c 'trap "" TERM; (sh -c "trap \"\" TERM; while :; do sleep 1000; done" &) ; while :; do sleep 1000; done' &)
-while :; do sleep 1000; done`)
-	spec.Request.TimeLimit, spec.Grace = 1, 1
-	n.prepare(spec)
-	s := n.ended(spec.Run)
-	took := s.Ended.Sub(s.Started)
-	if !s.TimedOut || s.Signal != int(syscall.SIGKILL) || took < 2*time.Second || took > 10*time.Second || !strings.Contains(s.Details, "time limit") {
-		t.Errorf("after %s: %+v", took, s)
-	}
-	table, err := proc.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if left := table.Marked("SWM_RUN=" + spec.Run); len(left) > 0 {
-		t.Errorf("processes %v are left", left)
-	}
-}
-
-func TestMemoryLimit(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	// A shell that doubles a string: 2^30 bytes if it is let.
-	spec := script(`x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26; do x=$x$x; done; echo alive`)
-	spec.Memory, spec.CPUs = 64<<20, 1
-	n.prepare(spec)
-	s := n.ended(spec.Run)
-	if n.log(spec.Run, "stdout") != "" || (s.ExitCode == 0 && s.Signal == 0) {
-		t.Fatalf("the limit does not hold: %+v", s)
-	}
-	if !strings.Contains(s.Details, "memory limit 64 MiB") || !strings.Contains(s.Details, "cpu limit") {
-		t.Errorf("details %q do not say the limits", s.Details)
-	}
-	if strings.Contains(s.Details, "memory limit 64 MiB by cgroup") && !s.OutOfMem {
-		t.Errorf("killed for memory without saying so: %+v", s)
 	}
 }
 
@@ -578,107 +285,6 @@ func TestWatch(t *testing.T) {
 	if after := n.status(spec.Run).Version; after <= before {
 		t.Errorf("version %d after %d", after, before)
 	}
-}
-
-func TestPorts(t *testing.T) {
-	t.Parallel()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("needs python3")
-	}
-	n := newNode(t)
-	in, out := freePort(t), freePort(t)
-	spec := script(fmt.Sprintf(`#!/usr/bin/env python3
-import socket
-c = socket.create_connection(("127.0.0.1", %d))
-c.sendall(b"from the job\n"); c.shutdown(socket.SHUT_WR)
-print(c.makefile().read(), flush=True)
-l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-l.bind(("0.0.0.0", %d)); l.listen()
-while True:
-    s, _ = l.accept()
-    data = s.makefile("rb").read()
-    s.sendall(data.upper()); s.close()
-`, out, in))
-	spec.Request.Ports = []skyport.Port{{Number: in, Direction: skyport.In}, {Number: out, Direction: skyport.Out}}
-	n.prepare(spec)
-
-	if _, err := n.client.Connect(t.Context(), spec.Run, in); skyport.CodeOf(err) != skyport.CodeUnavailable {
-		t.Errorf("connect before the job listens: %v", err)
-	}
-	if _, err := n.client.Connect(t.Context(), spec.Run, 22); skyport.CodeOf(err) != skyport.CodeForbidden {
-		t.Errorf("connect to a port that is not the job's: %v", err)
-	}
-	var conn net.Conn
-	n.await("the job connects out", func() bool {
-		var err error
-		conn, err = n.client.Accept(t.Context(), spec.Run, out)
-		return err == nil
-	})
-	talk(t, conn, "from the user", "from the job\n")
-	n.await("the job listens", func() bool {
-		s := n.status(spec.Run)
-		return len(s.Ports) == 1 && s.Ports[0] == protocol.PortStatus{Port: in, Address: "0.0.0.0"}
-	})
-	conn, err := n.client.Connect(t.Context(), spec.Run, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	talk(t, conn, "shout", "SHOUT")
-
-	// The next worker opens the same ports for the same job.
-	n.kill()
-	n.start()
-	n.await("the port is found again", func() bool { return len(n.status(spec.Run).Ports) == 1 })
-	if conn, err = n.client.Connect(t.Context(), spec.Run, in); err != nil {
-		t.Fatal(err)
-	}
-	talk(t, conn, "again", "AGAIN")
-}
-
-func TestOutPortTaken(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	spec := script("echo ran >> ran")
-	port := l.Addr().(*net.TCPAddr).Port
-	spec.Request.Ports = []skyport.Port{{Number: port, Direction: skyport.Out}}
-	n.prepare(spec)
-	if s := n.ended(spec.Run); s.State != protocol.RunRefused || !strings.Contains(s.Details, fmt.Sprint(port)) {
-		t.Errorf("%+v", s)
-	}
-	n.wantRuns(spec.Run, 0)
-}
-
-func talk(t *testing.T, conn net.Conn, say, want string) {
-	t.Helper()
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, say); err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(io.LimitReader(conn, 1<<20))
-	if err != nil || string(got) != want {
-		t.Errorf("heard %q, %v; want %q", got, err, want)
-	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func TestMetrics(t *testing.T) {
