@@ -207,6 +207,7 @@ func (h *holder) serve(ctx context.Context, q request) (a reply, err error) {
 	set, err := forward.Open(context.Background(), forward.Config{
 		Address: "127.0.0.2", Ports: []skyport.Port{port},
 		Connect: func(ctx context.Context, port int) (net.Conn, error) { return worker.Connect(ctx, q.Run, port) },
+		Dial:    h.link.DialMain,
 		Accept:  func(ctx context.Context, port int) (net.Conn, error) { return worker.Accept(ctx, q.Run, port) },
 	})
 	if err != nil {

@@ -32,6 +32,9 @@ type Config struct {
 	// Connect makes a connection to an in port of the job. It fails while the
 	// job does not listen.
 	Connect func(ctx context.Context, port int) (net.Conn, error)
+	// Dial, unless nil, makes a connection to where the job listens on its node, by
+	// a shorter way than Connect, which is asked when Dial fails.
+	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
 	// Accept waits for the next connection of the job to an out port.
 	Accept func(ctx context.Context, port int) (net.Conn, error)
 	// SubmissionAddress is the host where out ports lead. Empty: 127.0.0.1.
@@ -319,7 +322,7 @@ func (s *Set) reach(p *port, user net.Conn) (net.Conn, error) {
 
 func (s *Set) connect(ctx context.Context, p *port) (net.Conn, error) {
 	p.mu.Lock()
-	target := p.target
+	target, at := p.target, p.job
 	p.mu.Unlock()
 	if s.cfg.SharedNetwork {
 		if target == "" {
@@ -327,11 +330,28 @@ func (s *Set) connect(ctx context.Context, p *port) (net.Conn, error) {
 		}
 		return dialTCP(ctx, target)
 	}
+	if at, err := netip.ParseAddr(at); err == nil && s.cfg.Dial != nil {
+		if conn, err := s.cfg.Dial(ctx, reachable(at), p.Number); err == nil {
+			return conn, nil
+		}
+	}
 	conn, err := s.cfg.Connect(ctx, p.Number)
 	if err != nil {
 		return nil, fmt.Errorf("connect to port %d of the job: %w", p.Number, err)
 	}
 	return conn, nil
+}
+
+// reachable is an address at which somebody who listens at at answers on the
+// same machine.
+func reachable(at netip.Addr) string {
+	switch at = at.Unmap(); at {
+	case netip.IPv4Unspecified():
+		return "127.0.0.1"
+	case netip.IPv6Unspecified():
+		return "::1"
+	}
+	return at.String()
 }
 
 // reverse serves one out port.

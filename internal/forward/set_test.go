@@ -305,6 +305,44 @@ func TestRemoteConnectionWaitsForTheJob(t *testing.T) {
 	})
 }
 
+// Where the job listens is dialled without the worker; when that fails, the worker
+// is asked.
+func TestRemoteConnectionsGoTheShortWay(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	w := startWorker(t, "127.0.0.1")
+	var short, asked atomic.Int32
+	var closed atomic.Bool
+	s := openSet(t, Config{
+		Address: "127.66.15.2", Ports: in(port),
+		Connect: func(ctx context.Context, port int) (net.Conn, error) {
+			asked.Add(1)
+			return w.connect(ctx, port)
+		},
+		Dial: func(ctx context.Context, host string, port int) (net.Conn, error) {
+			if closed.Load() {
+				return nil, errors.New("administratively prohibited")
+			}
+			short.Add(1)
+			return new(net.Dialer).DialContext(ctx, "tcp", at(host, port))
+		},
+	})
+	serveTCP(t, at("127.0.0.1", port), echo)
+	if err := s.Listening(port, "0.0.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, prohibited := range []bool{false, true} {
+		closed.Store(prohibited)
+		conn := dialPort(t, "127.66.15.2", port)
+		mustWrite(t, conn, "hello")
+		mustCloseWrite(t, conn)
+		mustReadAll(t, conn, "hello")
+	}
+	if short.Load() != 1 || asked.Load() != 1 {
+		t.Errorf("%d connections went the short way, %d by the worker", short.Load(), asked.Load())
+	}
+}
+
 func TestRemoteConnectionGivesUp(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

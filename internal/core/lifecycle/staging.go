@@ -358,6 +358,7 @@ func (a *attempt) openForwards(ctx context.Context, v view) error {
 	set, err := forward.Open(ctx, forward.Config{
 		Address: v.row.Address, Ports: v.job.Request.Ports,
 		Connect:           func(ctx context.Context, port int) (net.Conn, error) { return worker.Connect(ctx, run, port) },
+		Dial:              v.link.DialMain,
 		Accept:            func(ctx context.Context, port int) (net.Conn, error) { return worker.Accept(ctx, run, port) },
 		SubmissionAddress: a.submissionAddress(&v.job),
 		SharedNetwork:     a.e.local(v.partition.Site),

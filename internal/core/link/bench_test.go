@@ -112,6 +112,28 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// A port of the node is reached as its SSH server reaches it.
+func TestDialMain(t *testing.T) {
+	t.Parallel()
+	servers, keys := cluster(t, 1)
+	s := servers[0]
+	s.up()
+	l := dial(t, options(t, servers, keys, build(t, "")))
+	comes(t, l, s)
+	conn, err := l.DialMain(t.Context(), "127.0.0.1", s.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello := make([]byte, 4)
+	if _, err := io.ReadFull(conn, hello); err != nil || string(hello) != "SSH-" {
+		t.Errorf("it says %q, %v", hello, err)
+	}
+	if _, err := l.DialMain(t.Context(), "127.0.0.1", 1<<16); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a port that is none: %v", err)
+	}
+}
+
 func BenchmarkLines(b *testing.B) {
 	servers, keys := cluster(b, 1)
 	s := servers[0]

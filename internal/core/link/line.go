@@ -150,11 +150,18 @@ func (m *machine) newLine() (*wire, error) {
 	return w, nil
 }
 
-// warmLine has one line at hand before the first transfer.
-func (m *machine) warmLine() {
+// warmLines has lines at hand before the first transfer, when transfers are what
+// comes next: each takes seven round trips to dial. While other nodes fetch the
+// worker from this one it is one line only: a server takes few logins at once.
+func (m *machine) warmLines() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l := m.bestLine(); l != nil && !l.wire.alive() {
-		m.dialLine(l)
+	for _, l := range m.lines {
+		if !l.wire.alive() && time.Since(l.bad) >= badLine {
+			m.dialLine(l)
+		}
+		if len(m.link.nodes) > 1 {
+			return
+		}
 	}
 }

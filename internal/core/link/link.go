@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -114,6 +115,21 @@ func (l *Link) Worker() *protocol.Client { return l.nodes[0].client }
 
 // Node is the client of the worker on the node with this index.
 func (l *Link) Node(i int) *protocol.Client { return l.nodes[i].client }
+
+// DialMain opens a connection to a TCP port as the main node's SSH server reaches
+// it: to the node itself, at a loopback address, or beyond. It is
+// errors.ErrUnsupported where there is no such server.
+func (l *Link) DialMain(ctx context.Context, host string, port int) (net.Conn, error) {
+	m, ok := l.nodes[0].route.(*machine)
+	if !ok || port <= 0 || port > 65535 {
+		return nil, fmt.Errorf("connect to %s port %d: %w", host, port, errors.ErrUnsupported)
+	}
+	w := m.current()
+	if !w.alive() {
+		return nil, errDown
+	}
+	return w.dialTCP(ctx, host, uint32(port))
+}
 
 // Named is the client of the worker on the node with this name.
 func (l *Link) Named(name string) (client *protocol.Client, ok bool) {

@@ -86,7 +86,7 @@ func (m *machine) setup(ctx context.Context, w *wire) error {
 	m.log.Info("the node is set up", "worker", s.how, "binary", s.binary, "took", time.Since(start), "installed", s.installed, "boot", s.boot)
 	w.readyWith(s.boot, s.form)
 	if m.via == nil {
-		m.warmLine()
+		m.warmLines()
 	}
 	return nil
 }
