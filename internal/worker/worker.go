@@ -21,6 +21,7 @@ import (
 	"github.com/openworkload/skyport/internal/worker/proc"
 	"github.com/openworkload/skyport/internal/worker/runtime"
 	"github.com/openworkload/skyport/internal/worker/shim"
+	"github.com/openworkload/skyport/internal/worker/task"
 )
 
 // Options say where a worker lives and who it is.
@@ -239,12 +240,9 @@ func (w *Worker) adopt() error {
 	return nil
 }
 
-// maxSocketPath is what the kernel has room for.
-const maxSocketPath = 107
-
 func (w *Worker) listen() error {
-	if len(w.socket) > maxSocketPath {
-		return skyport.Errorf(skyport.CodeInvalid, "the socket's path %s is longer than %d bytes", w.socket, maxSocketPath).
+	if len(w.socket) > task.MaxSocketPath {
+		return skyport.Errorf(skyport.CodeInvalid, "the socket's path %s is longer than %d bytes", w.socket, task.MaxSocketPath).
 			WithHint("choose a shorter one with --socket")
 	}
 	// We hold the directory's lock: a socket that is there is of a dead worker.

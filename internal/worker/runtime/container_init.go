@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -124,16 +123,11 @@ func (o *initOrders) start() (int, error) {
 
 // interpreter says what executes the script, and fails when the image lacks it.
 func (o *initOrders) interpreter() ([]string, error) {
-	f, err := os.Open(o.Script)
+	path, argument, err := firstLine(o.Script)
 	if err != nil {
-		return nil, fmt.Errorf("read the script: %w", err)
+		return nil, err
 	}
-	first, _ := bufio.NewReaderSize(f, 4096).ReadSlice('\n') // an empty script has none
-	_ = f.Close()                                            // was only read
-	line, ok := strings.CutPrefix(string(first), "#!")
-	path, argument, _ := strings.Cut(strings.TrimSpace(line), " ")
-	argument = strings.TrimSpace(argument)
-	if !ok || path == "" {
+	if path == "" {
 		if executable("/bin/sh") != nil {
 			return nil, fmt.Errorf("the script has no #! line, and container image %s has no /bin/sh", o.Image)
 		}
@@ -148,7 +142,7 @@ func (o *initOrders) interpreter() ([]string, error) {
 		}
 	}
 	if argument != "" {
-		return []string{path, argument, o.Script}, nil // one argument, blanks and all, as the kernel has it
+		return []string{path, argument, o.Script}, nil
 	}
 	return []string{path, o.Script}, nil
 }

@@ -115,20 +115,10 @@ func entries(env map[string]string) []string {
 // that is just being forked may; and its error names the script, not the
 // interpreter that is missing.
 func interpreterOf(script string) ([]string, error) {
-	f, err := os.Open(script)
+	path, argument, err := firstLine(script)
 	if err != nil {
-		return nil, fmt.Errorf("read the script: %w", err)
+		return nil, err
 	}
-	defer func() { _ = f.Close() }() // was only read
-	first, err := bufio.NewReaderSize(f, 4096).ReadSlice('\n')
-	if err != nil && len(first) == 0 {
-		return []string{"/bin/sh"}, nil // an empty script does nothing, well
-	}
-	line, ok := strings.CutPrefix(string(first), "#!")
-	if !ok {
-		return []string{"/bin/sh"}, nil
-	}
-	path, argument, _ := strings.Cut(strings.TrimSpace(line), " ")
 	if path == "" {
 		return []string{"/bin/sh"}, nil
 	}
@@ -136,10 +126,27 @@ func interpreterOf(script string) ([]string, error) {
 		return nil, skyport.Errorf(skyport.CodeUnsupported, "the script asks for %s, which this node does not have",
 			skyport.Abbreviate(path, 200))
 	}
-	if argument = strings.TrimSpace(argument); argument != "" {
-		return []string{path, argument}, nil // one argument, blanks and all, as the kernel has it
+	if argument != "" {
+		return []string{path, argument}, nil
 	}
 	return []string{path}, nil
+}
+
+// firstLine reads the interpreter that a script asks for, and its one argument,
+// blanks and all, as the kernel has it. A script that asks for none has no path.
+func firstLine(script string) (path, argument string, err error) {
+	f, err := os.Open(script)
+	if err != nil {
+		return "", "", fmt.Errorf("read the script: %w", err)
+	}
+	defer func() { _ = f.Close() }()                         // was only read
+	first, _ := bufio.NewReaderSize(f, 4096).ReadSlice('\n') // an empty script has none
+	line, ok := strings.CutPrefix(string(first), "#!")
+	if !ok {
+		return "", "", nil
+	}
+	path, argument, _ = strings.Cut(strings.TrimSpace(line), " ")
+	return path, strings.TrimSpace(argument), nil
 }
 
 // Clean kills what is left of the run's processes and removes its cgroup. A

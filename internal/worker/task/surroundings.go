@@ -159,8 +159,8 @@ func resolved(path string) string {
 	return path
 }
 
-// maxSocketPath is what the kernel has room for.
-const maxSocketPath = 107
+// MaxSocketPath is how long a path of a socket the kernel has room for.
+const MaxSocketPath = 107
 
 // Listen opens the socket of a task directory. To close the listener removes it.
 func Listen(dir string) (net.Listener, error) {
@@ -197,7 +197,7 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 
 // shorten gives a path that the kernel has room for, good until done is called.
 func shorten(path string) (short string, done func(), err error) {
-	if len(path) <= maxSocketPath {
+	if len(path) <= MaxSocketPath {
 		return path, func() {}, nil
 	}
 	dir, err := os.Open(filepath.Dir(path))
