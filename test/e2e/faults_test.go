@@ -257,7 +257,7 @@ func TestFaultsFullDisk(t *testing.T) {
 	h.onMain("chown", "skyport:", "/var/lib/skyport/runs")
 	e := errandOf(h, 48<<20, 0)
 	job := h.wait(e.id)
-	if job.State != skyport.JobFailed || !strings.Contains(job.Details, "space") {
+	if job.State != skyport.JobFailed || !strings.Contains(job.Details, "has room for") {
 		t.Errorf("it ended as %s: %s", job.State, job.Details)
 	}
 	h.onMain("umount", "-l", "/var/lib/skyport/runs")
@@ -290,8 +290,7 @@ func TestFaultsEvilNode(t *testing.T) {
 	for _, evil := range []string{"paths", "hashes", "logs"} {
 		h.part(evil, func(t *testing.T) {
 			id := h.submit("#SWM output-files back\n#SWM keep-alive 0\necho started; sleep 600\n")
-			h.reach(id, skyport.JobRunning)
-			node := h.containers()[0]
+			node := h.reach(id, skyport.JobRunning).NodeNames[0]
 			h.docker("cp", self, node+":/evil")
 			h.docker("exec", node, "chmod", "755", "/evil")
 			h.docker("exec", "-d", "-u", "skyport", "-e", evilEnv+"="+evil, node, "/evil")

@@ -50,7 +50,7 @@ func remote(t *testing.T, link *wire.Link, env ...string) *house {
 		}
 	})
 	h := newHouse(t, append([]string{
-		"SWM_LOCAL_ENABLED=false", "SWM_DOCKER_ENABLED=true", "SWM_DOCKER_IMAGE=" + image,
+		"SWM_LOCAL_ENABLED=false", "SWM_DOCKER_ENABLED=true", "SWM_DOCKER_IMAGE=" + image, "SWM_DOCKER_NODES=64",
 	}, env...)...)
 	owner = h.owner()
 	h.patience = remotePatience

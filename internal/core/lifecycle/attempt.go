@@ -26,11 +26,12 @@ type attempt struct {
 	leave context.CancelCauseFunc // ends the step under way when the job moves on
 
 	// Used by the loop alone, but for forwards, which Engine.Ports reads.
-	forwards *forward.Set
-	asked    bool // the worker has taken the request to start: it will
-	warned   map[string]bool
-	prepared string    // what the node said last that it is at
-	told     time.Time // when that was stored last
+	forwards  *forward.Set
+	asked     bool // the worker has taken the request to start: it will
+	warned    map[string]bool
+	fruitless int       // downloads of outputs that failed though the node answered
+	prepared  string    // what the node said last that it is at
+	told      time.Time // when that was stored last
 }
 
 // view is what a step decides by: everything as of the last commit.
@@ -175,7 +176,18 @@ func (a *attempt) collect(ctx context.Context, v view, status protocol.RunStatus
 			return err
 		}
 		var err error
-		if came, err = a.fetchOutputs(ctx, v); err != nil {
+		came, err = a.fetchOutputs(ctx, v)
+		switch skyport.CodeOf(err) {
+		case skyport.CodeInvalid, skyport.CodeTooLarge: // of a worker that is none, or not as it should be
+			return a.fail(ctx, fmt.Sprintf("node %s sent outputs that cannot be taken: %v", v.partition.Nodes[0].Name, err))
+		}
+		if err != nil {
+			if up, _, _ := v.link.Up(); up {
+				a.fruitless++
+			}
+			if a.fruitless >= mostFruitless {
+				return a.fail(ctx, fmt.Sprintf("node %s answers, but its outputs do not come: %v", v.partition.Nodes[0].Name, err))
+			}
 			a.details(ctx, skyport.JobTransferring, skyport.DetailsResultsDownloading+": trying again: "+err.Error())
 			return err
 		}
@@ -199,6 +211,10 @@ func (a *attempt) collect(ctx context.Context, v view, status protocol.RunStatus
 		return tx.MoveJob(job, skyport.JobFinished, ending(&job.Request, status))
 	})
 }
+
+// mostFruitless is how many downloads of outputs may fail while the node answers,
+// each after several attempts of its own without any progress.
+const mostFruitless = 10
 
 // ending says in words how a script ended.
 func ending(r *skyport.Request, s protocol.RunStatus) string {
