@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -102,9 +103,13 @@ func (b *bench) newNodes(ctx context.Context, s *wire.Settings, n int) (r *remot
 }
 
 // configure writes what a node's OpenSSH server needs: it is as Debian sets it
-// up but for its keys and its port.
+// up but for its keys and its port, and that bash, by SHLVL, does not run the
+// .bashrc of who measures, which is no node's and may take long.
 func (r *remote) configure(ctx context.Context, i int, name string) error {
 	port, err := freePort(ctx)
+	for err == nil && r.has(port) {
+		port, err = freePort(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -116,6 +121,7 @@ StrictModes no
 PidFile none
 KbdInteractiveAuthentication no
 PasswordAuthentication no
+SetEnv SHLVL=2
 Subsystem sftp internal-sftp
 `, r.host, port, r.path(name+".host"), r.path("authorized"))
 	files := map[string]string{name + ".sshd": config, name + ".host": string(r.keys.Hosts[i].Private)}
@@ -136,6 +142,11 @@ Subsystem sftp internal-sftp
 		Endpoint: fmt.Sprintf("ssh://%s@%s%s", login(), net.JoinHostPort(r.host, strconv.Itoa(port)), r.path(name)),
 	})
 	return nil
+}
+
+// has says whether a port is that of a node, whose server does not listen yet.
+func (r *remote) has(port int) bool {
+	return slices.ContainsFunc(r.nodes, func(n skyport.Node) bool { return strings.Contains(n.Endpoint, fmt.Sprintf(":%d/", port)) })
 }
 
 func login() string {

@@ -11,8 +11,11 @@ lives() {
 	comm=
 	{ read -r comm <"/proc/$1/comm"; } 2>/dev/null
 	[ "$comm" = skyport-worker- ] || return 1 # the kernel cuts names
-	case $({ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null) in
-	"$dir/bin/skyport-worker-"*" serve --dir $dir "*) return 0 ;;
+	# read leaves out the NULs between the words, and takes no process.
+	cmdline=
+	{ IFS= read -r cmdline <"/proc/$1/cmdline"; } 2>/dev/null
+	case $cmdline in
+	"$dir/bin/skyport-worker-"*"serve--dir$dir--node"*) return 0 ;;
 	esac
 	return 1
 }
@@ -102,7 +105,8 @@ start() {
 		kill -0 "$pid" 2>/dev/null || fail "the worker does not start: $(last "$dir/worker.log")"
 		i=$((i + 1))
 		case $i in
-		? | 1?) sleep 0.01 ;;
+		[1-4]) sleep 0.01 ;;
+		?) sleep 0.04 ;;
 		?? | 1??) sleep 0.1 ;;
 		*) fail "the worker started, but does not answer: $(last "$dir/worker.log")" ;;
 		esac
