@@ -28,7 +28,7 @@ func Ensure(tb testing.TB) string {
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), 15*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "sh", filepath.Join(root, "images", "node", "build.sh"))
+	build := exec.CommandContext(ctx, "sh", filepath.Join(root, "images", "node", "build.sh")) //nolint:gosec // a script of the project
 	out, err := build.CombinedOutput()
 	if exit := build.ProcessState; exit != nil && exit.ExitCode() == 77 {
 		tb.Skipf("needs the node image: %s", out)

@@ -35,7 +35,7 @@ func prepareMembers(ctx context.Context, v *view, spec protocol.RunSpec) error {
 			return nil
 		})
 	}
-	return all.Wait() //nolint:wrapcheck // wrapped above
+	return all.Wait()
 }
 
 // awaitMembers waits until the members of a run are ready. It tells when the job
@@ -116,7 +116,7 @@ func removeMembers(ctx context.Context, l *link.Link, nodes []skyport.Node, run 
 			return nil
 		})
 	}
-	return all.Wait() //nolint:wrapcheck // wrapped above
+	return all.Wait()
 }
 
 // peers are the nodes of a partition as they see each other; none when there
