@@ -221,7 +221,8 @@ func measureRemoteCut(ctx context.Context, b *bench) (err error) {
 	}
 	from := filepath.Join(b.dir, "r", "cut")
 	defer func() { err = errors.Join(err, os.RemoveAll(filepath.Dir(from))) }()
-	if err := randomFile(filepath.Join(from, "file"), b.size.big); err != nil {
+	size := max(b.size.big, 96<<20) // less is on its way at once, and not to be cut
+	if err := randomFile(filepath.Join(from, "file"), size); err != nil {
 		return err
 	}
 	return b.overLink(ctx, &far, "", func(_ context.Context, r *remote, _ string) error {
@@ -254,7 +255,7 @@ func measureRemoteCut(ctx context.Context, b *bench) (err error) {
 			return err
 		}
 		extra := float64(reply.Moved.Wire-reply.Moved.Total) / float64(reply.Moved.Total) * 100
-		b.report.add(fmt.Sprintf("%s, cut in the middle for %s: sent twice", skyport.Bytes(b.size.big), b.size.cut), max(extra, 0), "%", under(1),
+		b.report.add(fmt.Sprintf("%s, cut in the middle for %s: sent twice", skyport.Bytes(size), b.size.cut), max(extra, 0), "%", under(1),
 			fmt.Sprintf("%s written to the link in all, headers included; whole transfer %s", reply.Moved.Wire, round(reply.Took)))
 		return r.forget(run)
 	})
@@ -274,7 +275,7 @@ func measureRemotePort(ctx context.Context, b *bench) error {
 		defer stop()
 		size := b.size
 		if r.link != nil { // a round trip is long, and the rate is known
-			size.echoes, size.stream = max(size.echoes/50, 5), size.stream/4
+			size.echoes, size.stream = max(size.echoes/50, 5), size.stream/8
 		}
 		ends := []*portEnd{{name: "ssh -L", address: tunnel}, {name: "skyport", address: forwarded}}
 		for round := range b.size.rounds {
