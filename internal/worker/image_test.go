@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -107,7 +109,7 @@ func image(t *testing.T, api *client.Client, root string, changes ...string) str
 	}
 	defer func() { _ = f.Close() }()
 	got, err := api.ImageImport(t.Context(), client.ImageImportSource{Source: f, SourceName: "-"}, name,
-		client.ImageImportOptions{Changes: append(changes, "LABEL skyport.test=1")})
+		client.ImageImportOptions{Changes: append(changes, "LABEL "+imageLabel())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +119,15 @@ func image(t *testing.T, api *client.Client, root string, changes ...string) str
 	}
 	removeImage(t, api, name)
 	return name
+}
+
+// imageLabel marks the images that this process makes.
+func imageLabel() string { return fmt.Sprintf("skyport.test.worker=%d", os.Getpid()) }
+
+// pruneImages removes what lost its name while containers still were made of it.
+func pruneImages() {
+	prune := exec.Command("docker", "image", "prune", "--force", "--filter", "label="+imageLabel())
+	_ = prune.Run() // there may be no engine, and then nothing to remove
 }
 
 // removeImage has an image removed at the end of the test.

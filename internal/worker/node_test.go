@@ -21,7 +21,12 @@ import (
 	"github.com/openworkload/skyport/internal/workerbin/workertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		pruneImages()
+		os.Exit(code)
+	}))
+}
 
 // node is a worker as a process of its own, on a directory that outlives it.
 type node struct {
