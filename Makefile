@@ -63,7 +63,7 @@ crash: build
 
 ## faults: what happens to links and nodes in life, at full length; needs root and a Docker engine
 faults: build
-	$(GO) test ./test/e2e -count=1 -timeout 120m -v -run 'TestFaults|TestRemote' -args -long
+	$(GO) test ./test/e2e -count=1 -timeout 120m -parallel 8 -v -run 'TestFaults|TestRemote' -args -long
 
 ## bench: the numbers that README quotes, as a table and JSON in bench/out
 bench: build

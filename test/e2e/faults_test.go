@@ -99,6 +99,7 @@ func TestFaultsOfTheLink(t *testing.T) {
 	}
 	for name, settings := range kinds {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			settings.Join = true
 			h := remote(t, wire.New(t, settings))
 			e := errandOf(h, pick(1<<20, 8<<20), 2)
@@ -131,6 +132,7 @@ func TestFaultsCut(t *testing.T) {
 	}
 	for name, stage := range stages {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			link := wire.New(t, wire.Settings{Join: true, RTT: 20 * time.Millisecond, Rate: 40e6})
 			h := remote(t, link)
 			h.patience += 2 * cutTime()

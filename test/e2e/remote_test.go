@@ -33,17 +33,18 @@ const remotePatience = 4 * time.Minute
 
 // nodesAtOnce bounds how many tests have nodes at one time, so that what they
 // measure themselves by, such as a node that does not answer, is not the machine.
-var nodesAtOnce = make(chan struct{}, 2)
+// At full length most of them wait most of the time.
+var nodesAtOnce = sync.OnceValue(func() chan struct{} { return make(chan struct{}, pick(2, 6)) })
 
 // remote opens a house whose nodes are remote ones. Its daemons and its person
 // live on side A of the link, if there is one, and reach the nodes over it.
 func remote(t *testing.T, link *wire.Link, env ...string) *house {
 	t.Helper()
 	image := node.Ensure(t)
-	nodesAtOnce <- struct{}{}
+	nodesAtOnce() <- struct{}{}
 	var owner string
 	t.Cleanup(func() {
-		defer func() { <-nodesAtOnce }()
+		defer func() { <-nodesAtOnce() }()
 		if left := remains(t, owner); left != "" {
 			t.Errorf("the engine still has of this test: %s", left)
 			removeAll(t, owner)
