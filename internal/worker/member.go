@@ -40,7 +40,7 @@ func (r *run) awaitShared(ctx context.Context) error {
 		case <-late.C:
 			again.Stop()
 			return skyport.Errorf(skyport.CodeUnavailable, "the shared work directory %s did not appear within %s", dir, sharedTime).
-				WithHint("look at the partition's events: the main node exports it, this node mounts it")
+				WithHint("the main node exports it, this node mounts it: core's log says what went wrong")
 		case <-ctx.Done():
 			again.Stop()
 			return fmt.Errorf("wait for the work directory: %w", ctx.Err())

@@ -222,7 +222,7 @@ func (t *tunnels) start(ctx context.Context, tun *tunnel) error {
 	config := filepath.Join(t.dir, "ssh", "config")
 	if _, err := os.Stat(config); err != nil {
 		return skyport.Errorf(skyport.CodeUnavailable, "this node has no way to the others by SSH: %w", err).
-			WithHint("core sets it up when the partition starts: look at the partition's events")
+			WithHint("core sets it up when the partition starts, and says in its log what went wrong")
 	}
 	said := &beginning{}
 	exited := make(chan error, 1)
