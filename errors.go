@@ -30,6 +30,12 @@ const (
 	CodeUnavailable     Code = "unavailable"      // 503 try again later
 	CodeInternal        Code = "internal"         // 500 our mistake
 	CodeUnsupported     Code = "unsupported"      // 422 asks for what this version or site cannot do
+	CodeBudget          Code = "budget_used_up"   // 422 the account has spent what it may
+	CodeNoCapacity      Code = "no_capacity"      // 503 the site has no such nodes left now; other flavors or sites may
+	CodeQuota           Code = "quota_exceeded"   // 503 the site allows us no more of it
+	CodeInterrupted     Code = "interrupted"      // 503 the site took spot nodes back
+	CodeCredentials     Code = "credentials"      // 503 the site refuses the gate's credentials, or what they may do
+	CodeThrottled       Code = "throttled"        // 503 the site wants fewer calls
 )
 
 // Status is the HTTP status that a code is sent with.
@@ -48,11 +54,11 @@ func (c Code) Status() int {
 	case CodeTooLarge:
 		return 413
 	case CodeInvalidScript, CodeUnknownAccount, CodeUnknownSite, CodeUnknownFlavor, CodeUnknownImage,
-		CodeUnsatisfiable, CodeNoEngine, CodeInputNotStaged, CodeInputUnreadable, CodeUnsupported:
+		CodeUnsatisfiable, CodeNoEngine, CodeInputNotStaged, CodeInputUnreadable, CodeUnsupported, CodeBudget:
 		return 422
 	case CodeNoSpace:
 		return 507
-	case CodeUnavailable:
+	case CodeUnavailable, CodeNoCapacity, CodeQuota, CodeInterrupted, CodeCredentials, CodeThrottled:
 		return 503
 	}
 	return 500

@@ -75,7 +75,8 @@ type Partition struct {
 	Details string         `json:"details" doc:"What is going on, for people"`
 	Account string         `json:"account" doc:"Account that pays"`
 	Site    string         `json:"site" doc:"Site it lives at"`
-	Flavor  Flavor         `json:"flavor" doc:"Flavor of its nodes, as it was when it was decided"`
+	Flavor  Flavor         `json:"flavor" doc:"Flavor of its nodes, with the price as it was when it was decided"`
+	Spot    bool           `json:"spot,omitempty" doc:"Its nodes are spot; the flavor's price is that"`
 	Image   string         `json:"image,omitempty" doc:"Cloud image that the nodes boot"`
 	Nodes   []Node         `json:"nodes" doc:"Its nodes, main first; without addresses until the site gave them"`
 

@@ -23,6 +23,7 @@ type Request struct {
 	Memory         Bytes   `json:"memory,omitempty" doc:"Memory per node in bytes" minimum:"0"`
 	GPUs           int     `json:"gpus,omitempty" doc:"GPUs per node" minimum:"0"`
 	MaxPrice       float64 `json:"max_price,omitempty" doc:"Highest price per hour of the whole partition" minimum:"0"`
+	Spot           Spot    `json:"spot,omitempty" enum:"no,yes,prefer" doc:"Whether the nodes may be such that the site takes back when it wants; default no"`
 
 	TimeLimit     Seconds `json:"time_limit,omitempty" doc:"Wall-clock limit of the script in seconds; 0: none" minimum:"0"`
 	Priority      int     `json:"priority,omitempty" doc:"Higher runs earlier; default 0"`
@@ -47,6 +48,16 @@ type Request struct {
 	CheckpointDir      string  `json:"checkpoint_dir,omitempty" doc:"Directory of the checkpoints"`
 	CheckpointInterval Seconds `json:"checkpoint_interval,omitempty" doc:"Seconds between checkpoints" minimum:"0"`
 }
+
+// Spot says whether a job's nodes may be spot: cheaper, and the site takes them
+// back when it wants.
+type Spot string
+
+const (
+	SpotNo     Spot = "no"     // never; the same as empty
+	SpotYes    Spot = "yes"    // only spot
+	SpotPrefer Spot = "prefer" // spot where it is to be had, else on demand
+)
 
 // Direction says which side listens for a forwarded port.
 type Direction string

@@ -13,6 +13,8 @@ type Site struct {
 	DefaultFlavor string `json:"default_flavor,omitempty" doc:"Name of the flavor that terminals offer first"`
 	DefaultImage  string `json:"default_image,omitempty" doc:"Name of the cloud image that nodes boot when a job names none"`
 	Limits        Limits `json:"limits" doc:"How much may be had at once"`
+	Region        string `json:"region,omitempty" doc:"Where it is, in the cloud's own spelling"`
+	Currency      string `json:"currency,omitempty" doc:"Currency of its prices, such as USD; empty: not said"`
 }
 
 // Limits bound what may exist at a site at one time. Zero means no limit.
@@ -33,6 +35,10 @@ type Flavor struct {
 	Storage Bytes   `json:"storage" doc:"Local storage of a node in bytes"`
 	Price   float64 `json:"price" doc:"Price per node and hour"`
 	Arch    string  `json:"arch,omitempty" doc:"CPU architecture in Go's spelling: amd64, arm64"`
+
+	GPUModel  string  `json:"gpu_model,omitempty" doc:"What its GPUs are, such as A100"`
+	SpotPrice float64 `json:"spot_price,omitempty" doc:"Price per node and hour as spot, when it was asked for; 0: not to be had as spot"`
+	Unpriced  bool    `json:"unpriced,omitempty" doc:"The site does not tell its price: 0 does not mean free"`
 }
 
 // ImageKind says what an image is for.
@@ -50,6 +56,7 @@ type Image struct {
 	Site    string    `json:"site" doc:"Name of its site"`
 	Kind    ImageKind `json:"kind" enum:"cloud,container"`
 	Comment string    `json:"comment" doc:"For people"`
+	Arch    string    `json:"arch,omitempty" doc:"CPU architecture in Go's spelling; empty: any"`
 }
 
 // Account is who pays: the users who may spend and the sites where.

@@ -67,6 +67,33 @@ type Watcher interface {
 	Changed() <-chan struct{}
 }
 
+// Checker is implemented by providers that can say beforehand whether a site
+// is usable: skyport gate check asks them.
+type Checker interface {
+	// Check tries what creating partitions at the site will need: credentials,
+	// permissions, quotas, images. What it finds missing are findings; the error
+	// is for a check that could not be made at all. It makes nothing that stays.
+	Check(ctx context.Context, site string) ([]Finding, error)
+}
+
+// Finding is one thing that a check has looked at.
+type Finding struct {
+	Site    string `json:"site" doc:"Name of the site"`
+	Subject string `json:"subject" doc:"What was looked at, such as credentials, permissions, quota, image"`
+	Level   Level  `json:"level" enum:"ok,warning,failure"`
+	Text    string `json:"text" doc:"What was found, for people"`
+	Fix     string `json:"fix,omitempty" doc:"A command, or what else to do, that mends it"`
+}
+
+// Level says how bad a finding is.
+type Level string
+
+const (
+	LevelOK      Level = "ok"
+	LevelWarning Level = "warning" // jobs run, but not all or not for long
+	LevelFailure Level = "failure" // no job can run
+)
+
 // ErrPermanent marks errors that trying again cannot mend.
 var ErrPermanent = errors.New("permanent")
 
@@ -87,6 +114,9 @@ type PartitionSpec struct {
 	Image  string              `json:"image,omitempty" doc:"Name of the cloud image; empty: the site's default"`
 	Nodes  []string            `json:"nodes" minItems:"1" doc:"Names of the nodes, main first"`
 	Lease  time.Time           `json:"lease" doc:"Past this moment the gate removes the partition unless it was extended"`
+	Spot   bool                `json:"spot,omitempty" doc:"Nodes that the site may take back, at the flavor's spot price"`
+	Job    skyport.JobID       `json:"job,omitempty" doc:"Job that the partition is made for; a tag for people"`
+	User   string              `json:"user,omitempty" doc:"Whose job that is; a tag for people"`
 	// Keys are public keys, as in authorized_keys, that open the login of the
 	// nodes' user: core's own for this partition first, then the one by which
 	// its nodes reach each other.
@@ -116,10 +146,12 @@ func Endpoint(address string) string {
 
 // Fingerprint is a short name of what is asked for: equal specs have equal
 // fingerprints. The lease is left out, it moves; so is the user data, whose
-// wording may change with the version of core: the keys stand for it. A provider
+// wording may change with the version of core: the keys stand for it; and so are
+// the tags for people. A provider
 // that cannot keep the spec at its site keeps the fingerprint, in a tag for instance.
 func (s PartitionSpec) Fingerprint() string {
 	s.Lease, s.UserData = time.Time{}, nil
+	s.Job, s.User = "", ""
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic("gate: a spec of strings and a time cannot fail to marshal: " + err.Error())
@@ -135,6 +167,7 @@ type PartitionStatus struct {
 	Site    string              `json:"site"`
 	State   State               `json:"state" enum:"creating,booting,up,failed,deleting"`
 	Details string              `json:"details,omitempty" doc:"What is going on or what went wrong, for people"`
+	Code    skyport.Code        `json:"code,omitempty" doc:"Of a failed partition: what went wrong, for programs; empty: not known"`
 	Nodes   []skyport.Node      `json:"nodes" doc:"The nodes, main first; addresses and endpoints as far as they are known"`
 	Lease   time.Time           `json:"lease"`
 	Created time.Time           `json:"created"`
