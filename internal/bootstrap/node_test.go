@@ -131,13 +131,13 @@ func TestNodes(t *testing.T) {
 		})
 	}
 	for command, want := range map[string]string{
-		"stat -c '%U %a' /var/lib/skyport":              "skyport 700",
-		"stat -c '%U %a' /var/lib/skyport/lease":        "skyport 600",
-		"hostname":                                      n.config.Nodes[0],
-		"id -nG":                                        "skyport docker",
-		"ls /etc/ssh/ssh_host_*_key":                    "/etc/ssh/ssh_host_ed25519_key",
-		"sudo -n true 2>&1 | grep -c required":          "1",
-		"sudo -n /usr/local/sbin/skyport-node; echo $?": "skyport-node: usage: skyport-node join NAME | mount | registry-ca HOST\n1",
+		"stat -c '%U %a' /var/lib/skyport":                   "skyport 700",
+		"stat -c '%U %a' /var/lib/skyport/lease":             "skyport 600",
+		"hostname":                                           n.config.Nodes[0],
+		"id -nG":                                             "skyport docker",
+		"ls /etc/ssh/ssh_host_*_key":                         "/etc/ssh/ssh_host_ed25519_key",
+		"sudo -n true 2>&1 | grep -c required":               "1",
+		"sudo -n /usr/local/sbin/skyport-node 2>&1; echo $?": "skyport-node: usage: skyport-node join NAME | mount | registry-ca HOST\n1",
 	} {
 		if out, err := n.ssh(0, "", command); err != nil || out != want {
 			t.Errorf("%s: %q, %v, not %q", command, out, err, want)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/openworkload/skyport/test/wire"
 )
@@ -130,9 +131,7 @@ func shots(t *testing.T, link *wire.Link, n int) []uint32 {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	if err := to.(*net.UDPConn).SetReadBuffer(8 << 20); err != nil {
-		t.Fatal(err)
-	}
+	holdAll(t, to.(*net.UDPConn))
 	from, err := link.A.Dial(ctx, "udp", to.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +171,24 @@ func shots(t *testing.T, link *wire.Link, n int) []uint32 {
 			return seen
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// holdAll gives a socket a buffer for all packets of a test, past what the
+// system allows to all: what its reader is late for must not count as lost on the
+// link.
+func holdAll(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) }); err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		t.Fatal(failed)
 	}
 }
 
