@@ -78,6 +78,7 @@ type Partition struct {
 	Flavor  Flavor         `json:"flavor" doc:"Flavor of its nodes, with the price as it was when it was decided"`
 	Spot    bool           `json:"spot,omitempty" doc:"Its nodes are spot; the flavor's price is that"`
 	Image   string         `json:"image,omitempty" doc:"Cloud image that the nodes boot"`
+	Code    Code           `json:"code,omitempty" doc:"Why it failed, for programs"`
 	Nodes   []Node         `json:"nodes" doc:"Its nodes, main first; without addresses until the site gave them"`
 
 	KeepAlive     Seconds   `json:"keep_alive" doc:"How long it waits idle for a next job"`

@@ -175,6 +175,7 @@ func requests() *rapid.Generator[skyport.Request] {
 			Memory:             skyport.Bytes(rapid.OneOf(rapid.Just[int64](0), rapid.Int64Range(1<<20, 64<<40)).Draw(t, "memory")),
 			GPUs:               rapid.IntRange(0, 1024).Draw(t, "gpus"),
 			MaxPrice:           float64(rapid.Int64Range(0, 1e11).Draw(t, "price")) / 1e5,
+			Spot:               rapid.SampledFrom([]skyport.Spot{"", skyport.SpotYes, skyport.SpotPrefer}).Draw(t, "spot"),
 			TimeLimit:          skyport.Seconds(seconds.Draw(t, "time")),
 			Priority:           rapid.IntRange(-10_000, 10_000).Draw(t, "priority"),
 			Retries:            rapid.IntRange(0, 100).Draw(t, "retries"),

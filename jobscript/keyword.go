@@ -143,6 +143,15 @@ var table = []row{
 	},
 	{
 		Keyword: Keyword{
+			Name: "spot", Argument: "[yes|no|prefer]", Switch: true,
+			Summary: "Spot nodes: cheaper, and the site takes them back when it wants; prefer: on demand where there are none; default no",
+			Example: "#SWM spot prefer",
+		},
+		argument: spot{},
+		dashed:   true,
+	},
+	{
+		Keyword: Keyword{
 			Name: "cloud-image", Argument: "NAME",
 			Summary: "Image that the nodes boot; without it the site's own choice",
 			Example: "#SWM cloud-image ubuntu-24.04",

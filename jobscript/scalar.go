@@ -122,6 +122,34 @@ func (a onOff) write(r *request) []string {
 
 func (a onOff) clear(r *request) { *a.field(r) = a.usual }
 
+// spot is yes, no or prefer; nothing means yes.
+type spot struct{}
+
+func (spot) expects() string { return "yes, no or prefer" }
+
+func (a spot) read(v value) {
+	switch word := skyport.Spot(strings.ToLower(v.text)); word {
+	case "", skyport.SpotYes:
+		v.p.request.Spot = skyport.SpotYes
+	case skyport.SpotPrefer:
+		v.p.request.Spot = word
+	case skyport.SpotNo:
+		a.clear(&v.p.request)
+	default:
+		v.refuse(0, v.text, "%s (nothing for yes)", a.expects())
+	}
+}
+
+func (spot) write(r *request) []string {
+	switch r.Spot {
+	case skyport.SpotYes, skyport.SpotPrefer:
+		return []string{string(r.Spot)}
+	}
+	return nil
+}
+
+func (spot) clear(r *request) { r.Spot = "" }
+
 // size is a number of bytes, in binary units.
 type size struct{ field func(*request) *skyport.Bytes }
 

@@ -9,6 +9,7 @@
 #SWM memory 1.5GiB
 #SWM gpus 1
 #SWM max-price 2.50
+#SWM spot prefer
 #SWM cloud-image Ubuntu 24.04 LTS
 #SWM container-image registry.example.org:5000/team/python:3.13-slim
 #SWM time 2-12
@@ -55,6 +56,7 @@ echo "#SWM nodes 77" is no directive, nor is
   "memory": 1610612736,
   "gpus": 1,
   "max_price": 2.5,
+  "spot": "prefer",
   "time_limit": 216000,
   "priority": -5,
   "retries": 2,

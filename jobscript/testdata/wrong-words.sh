@@ -27,7 +27,7 @@ job.sh:7:6: unknown directive "--nodes"
 job.sh:8:6: unknown directive "ndoes"
     did you mean "nodes"?
 job.sh:9:6: unknown directive "quantum-entangler"
-    known are name, comment, account, site, flavor, nodes, cpus, memory, gpus, max-price, cloud-image, container-image, time, priority, retries, keep-alive, keep-resources, relocatable, input-files, output-files, workdir, stdin, stdout, stderr, env, ports, submission-address, storage, checkpoint, checkpoint-dir, checkpoint-interval
+    known are name, comment, account, site, flavor, nodes, cpus, memory, gpus, max-price, spot, cloud-image, container-image, time, priority, retries, keep-alive, keep-resources, relocatable, input-files, output-files, workdir, stdin, stdout, stderr, env, ports, submission-address, storage, checkpoint, checkpoint-dir, checkpoint-interval
 job.sh:10:5: expected a directive after #SWM
     for example: #SWM nodes 2; a remark needs another mark than #SWM
 job.sh:11:8: expected a directive after #SWM

@@ -345,18 +345,22 @@ func (a *attempt) lose(ctx context.Context, v view, reason string, phase skyport
 		// the node is gone: it counts as begun, so that it never runs twice.
 		asked := before >= skyport.PhaseStarting && phase == skyport.PhaseReleased
 		began := !row.Started.IsZero() || asked || job.State == skyport.JobRunning
-		return a.e.again(tx, &job, began, reason)
+		return a.e.again(tx, &job, began, v.partition.Code, reason)
 	})
 }
 
 // again puts a job that lost its attempt back into the queue, or gives it up.
-func (e *Engine) again(tx *store.Tx, job *skyport.Job, began bool, reason string) error {
-	if began {
+func (e *Engine) again(tx *store.Tx, job *skyport.Job, began bool, code skyport.Code, reason string) error {
+	switch {
+	case began:
 		if job.Retried >= job.Request.Retries {
 			return tx.MoveJob(job, skyport.JobFailed, "The attempt was lost: "+reason+hintRetries(job))
 		}
 		job.Retried++
-	} else {
+	case hopeless(code):
+		return tx.MoveJob(job, skyport.JobFailed, reason)
+	case elsewhere(code): // the scheduler knows what was refused, and looks further
+	default:
 		job.Misplaced++
 		if job.Misplaced >= e.Limits.Misplaced {
 			return tx.MoveJob(job, skyport.JobFailed, fmt.Sprintf("Gave up after %d attempts: %s", job.Misplaced, reason))

@@ -76,8 +76,9 @@ func (p *partition) keys(ctx context.Context, row *skyport.Partition) (*bootstra
 func (p *partition) spec(ctx context.Context, row *skyport.Partition) (gate.PartitionSpec, error) {
 	spec := gate.PartitionSpec{
 		ID: row.ID, Owner: p.e.Owner, Site: row.Site, Flavor: row.Flavor.Name, Image: row.Image,
-		Nodes: nodeNames(row), Lease: p.e.leaseEnd(),
+		Nodes: nodeNames(row), Lease: p.e.leaseEnd(), Spot: row.Spot,
 	}
+	spec.Job, spec.User = p.madeFor()
 	keys, err := p.keys(ctx, row)
 	if err != nil || keys == nil {
 		return spec, err
@@ -92,6 +93,22 @@ func (p *partition) spec(ctx context.Context, row *skyport.Partition) (gate.Part
 		spec.UserData = append(spec.UserData, data)
 	}
 	return spec, nil
+}
+
+// madeFor tells the first job that waits for the partition, and whose it is.
+func (p *partition) madeFor() (skyport.JobID, string) {
+	p.e.mu.Lock()
+	defer p.e.mu.Unlock()
+	var first *skyport.Job
+	for _, a := range p.e.attemptsOn(p.id) {
+		if job := p.e.jobs[a.Job]; job != nil && (first == nil || job.Number < first.Number) {
+			first = job
+		}
+	}
+	if first == nil {
+		return "", ""
+	}
+	return first.ID, string(first.Owner)
 }
 
 func nodeNames(row *skyport.Partition) []string {

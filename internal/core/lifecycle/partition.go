@@ -13,7 +13,6 @@ import (
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/internal/core/link"
-	"github.com/openworkload/skyport/internal/core/schedule"
 	"github.com/openworkload/skyport/internal/core/store"
 )
 
@@ -101,8 +100,7 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 		}
 		err = p.e.Gate.Create(ctx, spec)
 		if errors.Is(err, gate.ErrPermanent) {
-			p.refuse(row, err)
-			return p.fail(ctx, fmt.Sprintf("site %s refused the partition: %v", row.Site, err))
+			return p.refused(ctx, row, skyport.CodeOf(err), fmt.Sprintf("site %s refused the partition: %s", row.Site, withHint(err)))
 		}
 		if err != nil {
 			return p.failPastDeadline(ctx, fmt.Errorf("create at site %s: %w", row.Site, err))
@@ -123,7 +121,7 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 		version = next
 		switch status.State {
 		case gate.StateFailed, gate.StateDeleting:
-			return p.fail(ctx, "the site could not bring up the nodes: "+status.Details)
+			return p.refused(ctx, row, status.Code, "the site could not bring up the nodes: "+status.Details)
 		case gate.StateBooting:
 			if p.current().State == skyport.PartitionCreating {
 				err = p.move(ctx, skyport.PartitionCreating, skyport.PartitionBooting, skyport.DetailsPartitionSpawned, withNodes(status.Nodes))
@@ -167,7 +165,7 @@ func (p *partition) connect(ctx context.Context, row *skyport.Partition) error {
 			return nil
 		case why := <-gone:
 			timer.Stop()
-			return p.fail(ctx, why)
+			return p.gone(ctx, row, why)
 		case <-p.wake:
 		case <-timer.C:
 		}
@@ -228,7 +226,7 @@ func (p *partition) hold(ctx context.Context, row *skyport.Partition) error {
 				return nil
 			case why := <-gone:
 				timer.Stop()
-				return p.fail(ctx, why)
+				return p.gone(ctx, row, why)
 			case <-p.wake:
 			case <-timer.C:
 			}
@@ -259,9 +257,15 @@ func (p *partition) extend(ctx context.Context, row *skyport.Partition, l *link.
 	return all.Wait() //nolint:wrapcheck // wrapped above
 }
 
+// departure is why a site has a partition no more.
+type departure struct {
+	code skyport.Code
+	text string
+}
+
 // watching lets watchSite run until stop.
-func (p *partition) watching(ctx context.Context, row *skyport.Partition) (gone <-chan string, stop func()) {
-	told := make(chan string, 1)
+func (p *partition) watching(ctx context.Context, row *skyport.Partition) (gone <-chan departure, stop func()) {
+	told := make(chan departure, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { defer close(done); p.watchSite(ctx, row, told) }()
@@ -269,19 +273,19 @@ func (p *partition) watching(ctx context.Context, row *skyport.Partition) (gone 
 }
 
 // watchSite tells when the site has lost the partition or given it up.
-func (p *partition) watchSite(ctx context.Context, row *skyport.Partition, gone chan<- string) {
+func (p *partition) watchSite(ctx context.Context, row *skyport.Partition, gone chan<- departure) {
 	var tries backoff
 	version := ""
 	for ctx.Err() == nil {
 		status, next, err := p.e.Gate.Wait(ctx, row.Site, row.ID, version)
 		switch {
 		case errors.Is(err, gate.ErrNotFound):
-			gone <- "the site has removed the partition"
+			gone <- departure{text: "the site has removed the partition"}
 			return
 		case err != nil:
 			pause(ctx, nil, tries.next())
 		case status.State == gate.StateFailed || status.State == gate.StateDeleting:
-			gone <- "the site gave up the partition: " + status.Details
+			gone <- departure{status.Code, "the site gave up the partition: " + status.Details}
 			return
 		default:
 			version = next
@@ -361,21 +365,15 @@ func (p *partition) remove(ctx context.Context, row *skyport.Partition) error {
 	}
 }
 
-// refuse remembers that the site does not give this offer now.
-func (p *partition) refuse(row *skyport.Partition, err error) {
-	p.e.mu.Lock()
-	p.e.refused[schedule.Offer{Site: row.Site, Flavor: row.Flavor.Name}] = schedule.Refusal{
-		Until: time.Now().Add(time.Minute), Reason: fmt.Sprintf("site %s refused flavor %s: %v", row.Site, row.Flavor.Name, err),
-	}
-	p.e.mu.Unlock()
-}
-
 // fail ends the partition for a reason; its deletion follows.
-func (p *partition) fail(ctx context.Context, reason string) error {
+func (p *partition) fail(ctx context.Context, reason string) error { return p.failBy(ctx, "", reason) }
+
+func (p *partition) failBy(ctx context.Context, code skyport.Code, reason string) error {
 	return p.update(ctx, "", func(tx *store.Tx, row *skyport.Partition) error {
 		if !row.State.CanMove(skyport.PartitionFailed) {
 			return nil
 		}
+		row.Code = code
 		return tx.MovePartition(row, skyport.PartitionFailed, reason)
 	})
 }

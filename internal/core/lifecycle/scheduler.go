@@ -117,7 +117,7 @@ func (e *Engine) apply(tx *store.Tx, d *schedule.Decision) error {
 		id := skyport.NewPartitionID()
 		p := skyport.Partition{
 			ID: id, Name: skyport.PartitionName(id), State: skyport.PartitionPlanned, Details: skyport.DetailsNewPartition,
-			Account: c.Account, Site: c.Site, Flavor: c.Flavor, Image: c.Image,
+			Account: c.Account, Site: c.Site, Flavor: c.Flavor, Spot: c.Spot, Image: c.Image,
 			KeepAlive:     cmp.Or(c.KeepAlive, skyport.Seconds(e.KeepAlive/time.Second)),
 			KeepResources: c.KeepResources,
 		}

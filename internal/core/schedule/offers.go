@@ -9,10 +9,16 @@ import (
 	"github.com/openworkload/skyport"
 )
 
-// Available is a flavor at a site that could serve a job.
+// Available is a flavor at a site that could serve a job. The flavor's price is
+// the one that would be paid: of spot nodes, when Spot is true.
 type Available struct {
 	Site   skyport.Site
 	Flavor skyport.Flavor
+	Spot   bool
+}
+
+func (a Available) offer() Offer {
+	return Offer{Site: a.Site.Name, Flavor: a.Flavor.Name, Spot: a.Spot}
 }
 
 // Offers returns what could ever serve the request, cheapest first, whatever is
@@ -34,13 +40,19 @@ func Offers(r *skyport.Request, account string, accounts []skyport.Account, site
 	}
 	var offers []Available
 	var why shortfall
+	usual := architectures(sites, flavors)
 	for _, f := range flavors {
 		site, ok := allowed[f.Site]
-		if !ok || (r.Flavor != "" && r.Flavor != f.Name) {
+		if !ok || (r.Flavor != "" && r.Flavor != f.Name) || (r.Flavor == "" && foreign(f, usual[f.Site])) {
 			continue
 		}
-		if why.check(r, site, f) {
-			offers = append(offers, Available{Site: site, Flavor: f})
+		for _, o := range ways(r, site, f) {
+			if why.check(r, site, o.Flavor) {
+				offers = append(offers, o)
+			}
+		}
+		if r.Spot == skyport.SpotYes && f.SpotPrice == 0 {
+			why.spot = append(why.spot, f.Site)
 		}
 	}
 	if len(offers) == 0 {
@@ -48,10 +60,61 @@ func Offers(r *skyport.Request, account string, accounts []skyport.Account, site
 	}
 	slices.SortStableFunc(offers, func(a, b Available) int {
 		return cmp.Or(
+			compareBool(a.Flavor.Unpriced, b.Flavor.Unpriced), // what may cost anything comes last
+			-compareBool(a.Spot, b.Spot),                      // whoever prefers spot gets it where it is
 			cmp.Compare(a.Flavor.Price, b.Flavor.Price), cmp.Compare(a.Flavor.CPUs, b.Flavor.CPUs),
 			cmp.Compare(a.Flavor.Memory, b.Flavor.Memory), cmp.Compare(a.Site.Name, b.Site.Name), cmp.Compare(a.Flavor.Name, b.Flavor.Name))
 	})
 	return offers, nil
+}
+
+// architectures are those of the sites' default flavors: what jobs, and images,
+// are for when they do not say.
+func architectures(sites []skyport.Site, flavors []skyport.Flavor) map[string]string {
+	usual := make(map[string]string, len(sites))
+	defaults := make(map[string]string, len(sites))
+	for _, s := range sites {
+		defaults[s.Name] = s.DefaultFlavor
+	}
+	for _, f := range flavors {
+		if f.Name == defaults[f.Site] {
+			usual[f.Site] = f.Arch
+		}
+	}
+	return usual
+}
+
+// foreign says whether a flavor is of another architecture than the usual one. A
+// job gets such a node only when it names the flavor.
+func foreign(f skyport.Flavor, usual string) bool {
+	return f.Arch != "" && usual != "" && f.Arch != usual
+}
+
+// ways are the ways in which a flavor can be had for the request: on demand, as
+// spot, or both.
+func ways(r *skyport.Request, site skyport.Site, f skyport.Flavor) []Available {
+	onDemand, spot := Available{Site: site, Flavor: f}, Available{Site: site, Flavor: f, Spot: true}
+	spot.Flavor.Price, spot.Flavor.Unpriced = f.SpotPrice, false
+	switch {
+	case r.Spot == skyport.SpotYes && f.SpotPrice > 0:
+		return []Available{spot}
+	case r.Spot == skyport.SpotYes:
+		return nil
+	case r.Spot == skyport.SpotPrefer && f.SpotPrice > 0:
+		return []Available{spot, onDemand}
+	}
+	return []Available{onDemand}
+}
+
+// spotFits says whether a job can go onto a partition of nodes that are spot, or not.
+func spotFits(r *skyport.Request, spot bool) bool {
+	switch r.Spot {
+	case skyport.SpotYes:
+		return spot
+	case skyport.SpotPrefer:
+		return true
+	}
+	return !spot
 }
 
 // MayUse says whether the account may use the site.
@@ -72,7 +135,7 @@ func RoomOf(r *skyport.Request, f skyport.Flavor) Room {
 func nodesOf(r *skyport.Request) int { return max(1, r.Nodes) }
 
 // shortfall remembers what each flavor lacks.
-type shortfall struct{ engine, price, nodes, size []string }
+type shortfall struct{ engine, price, nodes, size, spot []string }
 
 func (s *shortfall) check(r *skyport.Request, site skyport.Site, f skyport.Flavor) bool {
 	nodes, name := nodesOf(r), f.Site+"/"+f.Name
@@ -81,6 +144,8 @@ func (s *shortfall) check(r *skyport.Request, site skyport.Site, f skyport.Flavo
 		s.size = append(s.size, name)
 	case new(usage).lacks(site.Limits, nodes, f) != "":
 		s.nodes = append(s.nodes, fmt.Sprintf("%s has %s at most", site.Name, new(usage).lacks(site.Limits, nodes, f)))
+	case r.MaxPrice > 0 && f.Unpriced:
+		s.price = append(s.price, name+" has no known price")
 	case r.MaxPrice > 0 && f.Price*float64(nodes) > r.MaxPrice:
 		s.price = append(s.price, fmt.Sprintf("%s costs %.4g an hour", name, f.Price*float64(nodes)))
 	case r.ContainerImage != "" && !site.Container:
@@ -102,6 +167,9 @@ func (s *shortfall) error(r *skyport.Request) error {
 	case len(s.nodes) > 0:
 		return skyport.Errorf(skyport.CodeUnsatisfiable, "%d node(s) are more than there can be: %s", nodesOf(r), slices.Min(s.nodes)).
 			WithHint("ask for fewer nodes or a smaller flavor")
+	case len(s.spot) > 0:
+		return skyport.Errorf(skyport.CodeUnsatisfiable, "nothing that fits is to be had as spot at site %s", slices.Min(s.spot)).
+			WithHint("write #SWM spot prefer, which takes nodes on demand where there is no spot")
 	case len(s.size) > 0:
 		return skyport.Errorf(skyport.CodeUnsatisfiable, "no flavor has %s", needs(r)).
 			WithHint("skyport flavors lists what there is")

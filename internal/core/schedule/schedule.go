@@ -52,8 +52,12 @@ type Room struct {
 	GPUs   int
 }
 
-// Offer is a kind of partition that can be asked for.
-type Offer struct{ Site, Flavor string }
+// Offer is a kind of partition that can be asked for. Without a flavor it is any
+// at the site.
+type Offer struct {
+	Site, Flavor string
+	Spot         bool
+}
 
 // Refusal is why and until when an offer is not asked for again.
 type Refusal struct {
@@ -84,7 +88,8 @@ type Placement struct {
 type Creation struct {
 	Account string
 	Site    string
-	Flavor  skyport.Flavor
+	Flavor  skyport.Flavor // with the price that is asked for
+	Spot    bool
 	Image   string
 	Nodes   int
 	// KeepAlive and KeepResources are what the first job asks for.
@@ -153,6 +158,7 @@ type class struct {
 	nodes, cpus, gpus                       int
 	memory                                  skyport.Bytes
 	price                                   float64
+	spot                                    skyport.Spot
 }
 
 func classOf(j *Job) class {
@@ -160,6 +166,7 @@ func classOf(j *Job) class {
 	return class{
 		account: j.Account, site: r.Site, flavor: r.Flavor, image: r.CloudImage, container: r.ContainerImage,
 		nodes: nodesOf(r), cpus: r.CPUs, gpus: r.GPUs, memory: r.Memory, price: r.MaxPrice,
+		spot: r.Spot,
 	}
 }
 
@@ -205,7 +212,7 @@ func (d *decider) open() {
 		}
 		d.berths = append(d.berths, &berth{
 			id: p.ID, state: p.State, jobs: p.Attempts, idle: p.IdleSince, keep: p.KeepResources, alive: p.KeepAlive.Duration(),
-			creation: Creation{Account: p.Account, Site: p.Site, Flavor: p.Flavor, Image: p.Image, Nodes: len(p.Nodes)},
+			creation: Creation{Account: p.Account, Site: p.Site, Flavor: p.Flavor, Spot: p.Spot, Image: p.Image, Nodes: len(p.Nodes)},
 			free:     Room{CPUs: p.Flavor.CPUs - p.Held.CPUs, Memory: p.Flavor.Memory - p.Held.Memory, GPUs: p.Flavor.GPUs - p.Held.GPUs},
 		})
 	}
@@ -269,7 +276,7 @@ func (d *decider) fits(b *berth, j *Job) (Room, bool) {
 	room := RoomOf(r, c.Flavor)
 	return room, c.Account == j.Account && c.Nodes == nodesOf(r) &&
 		(r.Site == "" || r.Site == c.Site) && (r.Flavor == "" || r.Flavor == c.Flavor.Name) &&
-		(r.CloudImage == "" || r.CloudImage == c.Image) &&
+		(r.CloudImage == "" || r.CloudImage == c.Image) && spotFits(r, c.Spot) &&
 		(r.ContainerImage == "" || d.engine[c.Site]) &&
 		(r.MaxPrice == 0 || c.Flavor.Price*float64(c.Nodes) <= r.MaxPrice) &&
 		r.CPUs <= c.Flavor.CPUs && r.Memory <= c.Flavor.Memory && r.GPUs <= c.Flavor.GPUs &&
@@ -322,7 +329,7 @@ func (d *decider) plan(j *Job, o Available) {
 	d.berths = append(d.berths, &berth{
 		state: skyport.PartitionPlanned, jobs: 1,
 		creation: Creation{
-			Account: j.Account, Site: o.Site.Name, Flavor: o.Flavor, Image: cmp.Or(r.CloudImage, o.Site.DefaultImage), Nodes: nodes,
+			Account: j.Account, Site: o.Site.Name, Flavor: o.Flavor, Spot: o.Spot, Image: cmp.Or(r.CloudImage, o.Site.DefaultImage), Nodes: nodes,
 			KeepAlive: r.KeepAlive, KeepResources: r.KeepResources, Jobs: []skyport.JobID{j.ID}, Rooms: []Room{room},
 		},
 		free: Room{CPUs: o.Flavor.CPUs - room.CPUs, Memory: o.Flavor.Memory - room.Memory, GPUs: o.Flavor.GPUs - room.GPUs},
@@ -392,8 +399,12 @@ func (d *decider) reserve(j *Job, k *kind) {
 
 // refused says whether the site refused the offer lately.
 func (d *decider) refused(o Available) (Refusal, bool) {
-	refusal, ok := d.Refused[Offer{o.Site.Name, o.Flavor.Name}]
-	return refusal, ok && refusal.Until.After(d.Now)
+	for _, offer := range []Offer{o.offer(), {Site: o.Site.Name}} {
+		if refusal, ok := d.Refused[offer]; ok && refusal.Until.After(d.Now) {
+			return refusal, true
+		}
+	}
+	return Refusal{}, false
 }
 
 // drainIdle ends partitions that nobody uses.

@@ -27,7 +27,7 @@ var (
 	}
 	partitionColumns = []string{
 		"id", "name", "state", "details", "account", "site", "flavor", "image", "nodes", "keep_alive", "keep_resources",
-		"created", "ready_at", "idle_since", "deleted_at",
+		"created", "ready_at", "idle_since", "deleted_at", "spot", "code",
 	}
 	eventColumns = []string{
 		"seq", "time", "kind", "job", "owner", "attempt", "partition_id", "state", "text", "transfer",
@@ -94,20 +94,20 @@ func scanAttempt(row scanner) (a skyport.Attempt, err error) {
 func partitionArgs(p *skyport.Partition) []any {
 	return []any{
 		p.ID, p.Name, p.State, p.Details, p.Account, p.Site, toJSON(p.Flavor), p.Image, toJSON(p.Nodes), int64(p.KeepAlive), flag(p.KeepResources),
-		micros(p.Created), micros(p.ReadyAt), micros(p.IdleSince), micros(p.DeletedAt),
+		micros(p.Created), micros(p.ReadyAt), micros(p.IdleSince), micros(p.DeletedAt), flag(p.Spot), p.Code,
 	}
 }
 
 func scanPartition(row scanner) (p skyport.Partition, err error) {
-	var keep, created, ready, idle, deleted int64
+	var keep, created, ready, idle, deleted, spot int64
 	var flavor, nodes []byte
 	err = row.Scan(
 		&p.ID, &p.Name, &p.State, &p.Details, &p.Account, &p.Site, &flavor, &p.Image, &nodes, &p.KeepAlive, &keep,
-		&created, &ready, &idle, &deleted)
+		&created, &ready, &idle, &deleted, &spot, &p.Code)
 	if err != nil {
 		return p, err
 	}
-	p.KeepResources = keep != 0
+	p.KeepResources, p.Spot = keep != 0, spot != 0
 	p.Created, p.ReadyAt, p.IdleSince, p.DeletedAt = moment(created), moment(ready), moment(idle), moment(deleted)
 	return p, errors.Join(fromJSON(flavor, &p.Flavor), fromJSON(nodes, &p.Nodes))
 }
