@@ -188,6 +188,12 @@ func asksFor(r skyport.Request) string {
 	if r.ContainerImage != "" {
 		asks = append(asks, "image "+r.ContainerImage)
 	}
+	switch r.Spot {
+	case skyport.SpotYes:
+		asks = append(asks, "spot")
+	case skyport.SpotPrefer:
+		asks = append(asks, "spot where there is some")
+	}
 	if r.TimeLimit > 0 {
 		asks = append(asks, "at most "+duration(r.TimeLimit.Duration()))
 	}
