@@ -23,12 +23,25 @@ if [ -n "$want" ] && command -v apt-get >/dev/null; then
 	$apt --no-install-recommends install $want
 fi
 
+# Podman stands in for Docker, for the same group; its command may be called docker.
+# It stays: each new start of it would cost the jobs a second.
+engine() {
+	for unit in socket service; do
+		mkdir -p /etc/systemd/system/podman.$unit.d
+	done
+	printf '[Socket]\nSocketGroup=docker\nSocketMode=0660\n' >/etc/systemd/system/podman.socket.d/skyport.conf
+	printf '[Service]\nExecStart=\nExecStart=%s system service --time=0\n' "$(command -v podman)" >/etc/systemd/system/podman.service.d/skyport.conf
+	systemctl daemon-reload
+	systemctl stop podman.service podman.socket
+	install -d -m 0750 -g docker /run/podman
+	systemctl start podman.socket podman.service
+}
+
 if [ -d /run/systemd/system ]; then
-	if command -v docker >/dev/null; then
+	if systemctl cat docker.service >/dev/null 2>&1; then
 		systemctl start docker
 	elif command -v podman >/dev/null; then
-		loginctl enable-linger skyport
-		systemctl --user --machine=skyport@ enable --now podman.socket
+		engine
 	fi
 fi
 mkdir -p /run/skyport
