@@ -64,7 +64,11 @@ func (w *Worker) handler() http.Handler {
 }
 
 func op(method, path, id, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary}
+	return huma.Operation{
+		Method: method, Path: path, OperationID: id, Summary: summary,
+		// The one caller is core, maybe behind a slow link: a large script takes what it takes.
+		BodyReadTimeout: -1,
+	}
 }
 
 // RunPath is exported because huma fills embedded fields by reflection.

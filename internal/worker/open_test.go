@@ -2,11 +2,16 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/openworkload/skyport/internal/transfer"
 	"github.com/openworkload/skyport/internal/worker"
@@ -142,5 +147,52 @@ func TestInputsAndOutputs(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(to); err != nil || len(entries) != 1 {
 		t.Errorf("arrived %v, %v", entries, err)
+	}
+}
+
+// slowReader gives a text in two halves with a pause between them.
+type slowReader struct {
+	halves []string
+	pause  time.Duration
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	if len(r.halves) == 0 {
+		return 0, io.EOF
+	}
+	if len(r.halves) == 1 {
+		time.Sleep(r.pause)
+	}
+	n := copy(p, r.halves[0])
+	if r.halves[0] = r.halves[0][n:]; r.halves[0] == "" {
+		r.halves = r.halves[1:]
+	}
+	return n, nil
+}
+
+// A large script behind a slow link takes longer than handlers usually wait for
+// a body.
+func TestASlowLinkMayTakeItsTime(t *testing.T) {
+	t.Parallel()
+	client := open(t)
+	spec := script("true")
+	body, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := len(body) / 2
+	slow := &slowReader{halves: []string{string(body[:half]), string(body[half:])}, pause: 5500 * time.Millisecond}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, strings.TrimSuffix(client.InputsURL(spec.Run), "/inputs"), slow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.HTTP().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s %s, %v", resp.Status, text, err)
 	}
 }
