@@ -30,6 +30,11 @@ var rooms = map[string][]string{
 	"gate/gatetest":      {".", "gate"},
 	"gate/local/...":     {".", "gate", "internal/worker/..."},
 	"gate/ssh/...":       {".", "gate", "internal/bootstrap"},
+	"gate/cloud":         {".", "gate"},
+	"gate/cloud/...":     {".", "gate", "gate/cloud"},
+	"gate/azure/...":     {".", "gate", "gate/cloud"},
+	"gate/openstack/...": {".", "gate", "gate/cloud"},
+	"gate/aws/...":       {".", "gate", "gate/cloud"},
 	"gate/...":           {".", "gate"},
 	"internal/pki":       {"."},
 	"internal/spool":     {".", "internal/pki"},
@@ -54,13 +59,15 @@ var rooms = map[string][]string{
 	"internal/core/api/...":   {".", "internal/forward", "internal/transfer", "internal/worker/protocol"},
 	"internal/core/archive":   {".", "internal/transfer"},
 	"internal/core/catalog":   {".", "gate", "internal/core/store"},
+	"internal/core/cost":      {"."},
 	"internal/core/lifecycle": {
-		".", "gate", "internal/bootstrap", "internal/seal", "internal/core/archive", "internal/core/link", "internal/core/schedule", "internal/core/store",
+		".", "gate", "internal/bootstrap", "internal/seal", "internal/core/archive", "internal/core/cost", "internal/core/link", "internal/core/schedule", "internal/core/store",
 		"internal/forward", "internal/transfer", "internal/worker/protocol",
 	},
 	"internal/core/link":      {".", "internal/bootstrap", "internal/worker/protocol", "internal/workerbin"},
 	"internal/core/schedule":  {"."},
-	"internal/core/store/...": {"."},
+	"internal/core/cost":      {"."},
+	"internal/core/store/...": {".", "internal/core/cost"},
 
 	"cmd/skyport": {
 		".", "client", "gate/...", "jobscript", "internal/core", "internal/pki", "internal/serve", "internal/session",
@@ -90,6 +97,9 @@ var outside = map[string][]string{
 	"github.com/PlakarKorp/go-cdc-chunkers/...": {"internal/transfer"},
 	"golang.org/x/crypto/ssh/...":               {"internal/bootstrap", "internal/core/link", "gate/ssh"},
 	"github.com/moby/moby/...":                  {"internal/worker/runtime", "gate/docker"},
+	"github.com/Azure/...":                      {"gate/azure"},
+	"github.com/gophercloud/...":                {"gate/openstack"},
+	"github.com/aws/...":                        {"gate/aws"},
 }
 
 // daemons are the files of cmd/skyport that know core and gate, as they run
@@ -200,6 +210,7 @@ func TestNothingComesAlongUnseen(t *testing.T) {
 	never := map[string][]string{
 		"cmd/skyport-worker":     {"internal/core/...", "gate/...", "client", "internal/pki", "internal/spool", "jobscript"},
 		"gate":                   {"internal/core/...", "client", "gate/local", "internal/worker/..."},
+		"internal/core":          {"gate/azure", "gate/openstack", "gate/aws"},
 		"client":                 {"internal/core/...", "gate/...", "internal/worker/..."},
 		"internal/core/schedule": {"internal/core/store", "internal/core/lifecycle", "gate", "client"},
 	}
@@ -301,7 +312,7 @@ func TestNamesTellTheThing(t *testing.T) {
 func TestPatterns(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
-		".": ".", "gate": "gate", "gate/azure": "gate/...", "gate/local/x": "gate/local/...", "internal/core": "internal/core",
+		".": ".", "gate": "gate", "gate/local": "gate/local/...", "gate/local/x": "gate/local/...", "internal/core": "internal/core",
 		"internal/core/store/storetest": "internal/core/store/...", "internal/new": "", "internal/worker": "internal/worker/...",
 	} {
 		if got := longest(path); got != want {
