@@ -65,4 +65,6 @@ type Account struct {
 	Name  string   `json:"name"`
 	Users []string `json:"users" doc:"Ids or names of its users; * means every user with a certificate"`
 	Sites []string `json:"sites" doc:"Names of its sites; * means every site"`
+
+	Budget *Budget `json:"budget,omitempty" doc:"What it may spend; absent: as much as it likes"`
 }

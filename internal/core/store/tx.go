@@ -104,9 +104,12 @@ func (tx *Tx) jobEvent(job *skyport.Job, kind skyport.EventKind, text string, tr
 	})
 }
 
-// InsertAttempt stores a new attempt.
+// InsertAttempt stores a new attempt. From now on it pays for its partition.
 func (tx *Tx) InsertAttempt(a *skyport.Attempt) error {
 	a.Created = tx.Now()
+	if err := tx.hold(a); err != nil {
+		return err
+	}
 	return tx.writeAttempt(insertAttempt, a)
 }
 
@@ -118,6 +121,11 @@ func (tx *Tx) Attempt(job skyport.JobID, number int) (skyport.Attempt, error) {
 // UpdateAttempt writes an attempt that was loaded before. Its phase never
 // goes back.
 func (tx *Tx) UpdateAttempt(a *skyport.Attempt) error {
+	if a.Phase >= skyport.PhaseDone {
+		if err := tx.letGo(a); err != nil {
+			return err
+		}
+	}
 	return tx.writeAttempt(updateAttempt, a)
 }
 
@@ -145,7 +153,8 @@ func (tx *Tx) Partition(id skyport.PartitionID) (skyport.Partition, error) {
 }
 
 // MovePartition writes the partition with a new state and details, and the
-// event of it. The same rules as for MoveJob hold.
+// event of it. The same rules as for MoveJob hold. What a partition that is
+// deleted has cost is settled with it.
 func (tx *Tx) MovePartition(p *skyport.Partition, to skyport.PartitionState, details string) error {
 	kind := skyport.EventState
 	switch {
@@ -155,6 +164,11 @@ func (tx *Tx) MovePartition(p *skyport.Partition, to skyport.PartitionState, det
 		kind = skyport.EventDetails
 	case !p.State.CanMove(to):
 		return skyport.Errorf(skyport.CodeConflict, "partition %s cannot go from %s to %s", p.ID, p.State, to)
+	}
+	if to == skyport.PartitionDeleted && kind == skyport.EventState {
+		if err := tx.settle(p.ID); err != nil {
+			return err
+		}
 	}
 	p.State, p.Details = to, details
 	if err := tx.writePartition(p); err != nil {

@@ -43,6 +43,8 @@ func Exercise(t *testing.T, make func(t *testing.T) Fixture) {
 		{"Secrets", secrets},
 		{"PartitionKeys", partitionKeys},
 		{"LastOwner", lastOwner},
+		{"Costs", costs},
+		{"CostsOutliveJobs", costsOutliveJobs},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
