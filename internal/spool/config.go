@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -46,6 +48,8 @@ type GateConfig struct {
 	Listen string `koanf:"listen"`
 	// URL is where core finds the gate when that is not the one of this spool.
 	URL string `koanf:"url"`
+	// Config is the file of the gate's clouds; empty: as [Layout.GateFile] says.
+	Config string `koanf:"config"`
 }
 
 // AccountConfig is who pays: who may spend, and where.
@@ -149,6 +153,9 @@ func (c *Config) problems() (found []problem) {
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 			refuse("gate.url", "%q is not an address such as https://gate.example.org:8444", c.Gate.URL)
 		}
+	}
+	if path := c.Gate.Config; path != "" && !filepath.IsAbs(path) && !strings.HasPrefix(path, "~/") {
+		refuse("gate.config", "%q is not an absolute path, nor one that begins with ~/", path)
 	}
 	names := map[string]bool{}
 	if len(c.Accounts) == 0 {

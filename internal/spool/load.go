@@ -215,7 +215,7 @@ var variableKeys = func() map[string]string {
 
 // suggest names the known key that is nearest to the wrong one, when one is
 // near, else all of them.
-func suggest(wrong string, known map[string]reflect.Type) string {
+func suggest[V any](wrong string, known map[string]V) string {
 	best, distance := "", len(wrong)/2+1
 	names := sortedKeys(known)
 	for _, name := range names {
