@@ -93,6 +93,11 @@ func (a *attempt) step(ctx context.Context, v view) (progress bool, err error) {
 			return true, a.lose(ctx, v, lost.text, skyport.PhaseDone)
 		}
 	}
+	if why := a.e.overspent(v.job.Account); why != "" {
+		if done, progress, err := a.endForBudget(ctx, v, status, known, why); done {
+			return progress, err
+		}
+	}
 	switch {
 	case v.row.Phase < skyport.PhaseRunning && known && status.State == protocol.RunStaging && a.asked:
 		a.preparing(ctx, status)
@@ -208,7 +213,7 @@ func (a *attempt) collect(ctx context.Context, v view, status protocol.RunStatus
 		if err := tx.UpdateAttempt(row); err != nil {
 			return err
 		}
-		return tx.MoveJob(job, skyport.JobFinished, ending(&job.Request, status))
+		return tx.MoveJob(job, skyport.JobFinished, endingOf(row, &job.Request, status))
 	})
 }
 

@@ -112,6 +112,7 @@ type Engine struct {
 	reasons    map[skyport.JobID]string
 	refused    map[schedule.Offer]schedule.Refusal
 	decide     chan struct{} // one slot: the scheduler has something to look at
+	budgets    budgets
 }
 
 // New makes an engine; it does nothing yet.
@@ -127,7 +128,7 @@ func New(opts Options) *Engine {
 		Options: opts, log: opts.Logger,
 		jobs: map[skyport.JobID]*skyport.Job{}, attempts: map[skyport.JobID][]*attempt{}, partitions: map[skyport.PartitionID]*partition{},
 		forgetting: map[skyport.JobID]bool{}, reasons: map[skyport.JobID]string{}, refused: map[schedule.Offer]schedule.Refusal{},
-		decide: make(chan struct{}, 1),
+		decide: make(chan struct{}, 1), budgets: budgets{wake: make(chan struct{}, 1)},
 	}
 }
 
@@ -138,8 +139,13 @@ func (e *Engine) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read what is active: %w", err)
 	}
+	purses, err := e.count(ctx) // before the first submission and the first decision
+	if err != nil {
+		return err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.budgets.purses = purses
 	for i := range active.Jobs {
 		e.jobs[active.Jobs[i].ID] = &active.Jobs[i]
 	}
@@ -171,6 +177,7 @@ func (e *Engine) Run(ctx context.Context) {
 	e.mu.Unlock()
 	e.wakeScheduler()
 	e.loops.Go(func() { e.schedule(ctx) })
+	e.loops.Go(func() { e.watchBudgets(ctx) })
 	<-ctx.Done()
 	e.loops.Wait()
 }
@@ -227,6 +234,9 @@ func (e *Engine) Committed(c store.Commit) {
 			a.jobChanged(&job)
 		}
 		e.settle(job.ID)
+	}
+	if len(c.Partitions)+len(c.Attempts) > 0 {
+		wake(e.budgets.wake)
 	}
 	for _, id := range c.Forgotten {
 		delete(e.jobs, id)

@@ -26,7 +26,7 @@ func sealContext(id skyport.PartitionID) string { return "partition/" + string(i
 // site, and moves it on. Nodes that are this machine need none.
 func (p *partition) plan(ctx context.Context, row *skyport.Partition) error {
 	if p.e.local(row.Site) {
-		return p.move(ctx, skyport.PartitionPlanned, skyport.PartitionCreating, skyport.DetailsPartitionNotYet, nil)
+		return p.update(ctx, skyport.PartitionPlanned, p.asked)
 	}
 	keys, err := bootstrap.NewKeys(nodeNames(row))
 	if err != nil {
@@ -44,10 +44,7 @@ func (p *partition) plan(ctx context.Context, row *skyport.Partition) error {
 		if err := tx.InsertPartitionKeys(row.ID, box); err != nil {
 			return err
 		}
-		if err := tx.MovePartition(row, skyport.PartitionCreating, skyport.DetailsPartitionNotYet); err != nil {
-			return err
-		}
-		return p.tellWaiting(tx, skyport.DetailsPartitionNotYet)
+		return p.asked(tx, row)
 	})
 }
 

@@ -94,6 +94,7 @@ func (e *Engine) snapshot() schedule.Snapshot {
 	}
 	maps.DeleteFunc(e.refused, func(_ schedule.Offer, r schedule.Refusal) bool { return !r.Until.After(s.Now) })
 	s.Refused = maps.Clone(e.refused)
+	s.Held = e.budgets.held()
 	return s
 }
 

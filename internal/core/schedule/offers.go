@@ -30,10 +30,20 @@ func Offers(r *skyport.Request, account string, accounts []skyport.Account, site
 	if at < 0 {
 		return nil, skyport.Errorf(skyport.CodeUnknownAccount, "there is no account %q", account)
 	}
+	unpaid := "" // what a site charges in and the account cannot pay
 	for _, site := range sites {
-		if (r.Site == "" || r.Site == site.Name) && MayUse(&accounts[at], site.Name) {
+		switch {
+		case (r.Site != "" && r.Site != site.Name) || !MayUse(&accounts[at], site.Name):
+		case !accounts[at].Budget.Covers(site.Currency):
+			unpaid = fmt.Sprintf("site %s charges in %s, and the budget of account %s is in %s", site.Name, site.Currency, account,
+				cmp.Or(accounts[at].Budget.Currency, "no currency"))
+		default:
 			allowed[site.Name] = site
 		}
+	}
+	if len(allowed) == 0 && unpaid != "" {
+		return nil, skyport.Errorf(skyport.CodeUnsatisfiable, "%s", unpaid).
+			WithHint("name another site, or an account with a budget in that currency; the operator sets accounts[].budget.currency in skyport.yaml")
 	}
 	if len(allowed) == 0 {
 		return nil, skyport.Errorf(skyport.CodeUnsatisfiable, "account %s may not use any site%s", account, named(" named ", r.Site))

@@ -23,6 +23,8 @@ type Snapshot struct {
 	// Refused holds offers that a site refused lately: they are not asked for
 	// before the moment, unless nothing changes by waiting.
 	Refused map[Offer]Refusal
+	// Held are the accounts that may start nothing now, and why.
+	Held map[string]string
 	// Blind says why the sites are not known, when they are not.
 	Blind string
 }
@@ -223,6 +225,10 @@ func (d *decider) open() {
 
 // job places one job or gives it a reason.
 func (d *decider) job(j *Job) {
+	if why := d.Held[j.Account]; why != "" {
+		d.Reasons[j.ID] = skyport.DetailsQueued + ": " + why
+		return
+	}
 	if j.NotBefore.After(d.Now) && !d.setBack(j.NotBefore) {
 		d.Reasons[j.ID] = cmp.Or(j.Details, skyport.DetailsQueued)
 		d.wake(j.NotBefore)
