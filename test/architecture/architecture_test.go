@@ -61,8 +61,8 @@ var rooms = map[string][]string{
 	"internal/core/catalog":   {".", "gate", "internal/core/store"},
 	"internal/core/cost":      {"."},
 	"internal/core/lifecycle": {
-		".", "gate", "internal/bootstrap", "internal/seal", "internal/core/archive", "internal/core/cost", "internal/core/link", "internal/core/schedule", "internal/core/store",
-		"internal/forward", "internal/transfer", "internal/worker/protocol",
+		".", "gate", "internal/bootstrap", "internal/seal", "internal/core/archive", "internal/core/cost", "internal/core/link",
+		"internal/core/schedule", "internal/core/store", "internal/forward", "internal/transfer", "internal/worker/protocol",
 	},
 	"internal/core/link":      {".", "internal/bootstrap", "internal/worker/protocol", "internal/workerbin"},
 	"internal/core/schedule":  {"."},
