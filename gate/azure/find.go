@@ -1,0 +1,407 @@
+package azure
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/gate/cloud"
+)
+
+// Find goes by the tags of resource groups: there is nothing of ours outside of
+// them. It makes one call for each kind of resource, not for each partition.
+func (s *site) Find(ctx context.Context, id skyport.PartitionID) ([]cloud.Found, error) {
+	groups, err := s.ourGroups(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if id != "" && len(groups) == 0 {
+		return nil, nil
+	}
+	name := ""
+	if id != "" {
+		name = group(id)
+	}
+	v, err := s.viewOf(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if id == "" {
+		if groups, err = s.unlisted(ctx, v, groups); err != nil {
+			return nil, err
+		}
+	}
+	var all []cloud.Found
+	for _, g := range groups {
+		found, err := s.found(ctx, v, g)
+		if err != nil {
+			return nil, err
+		}
+		if found != nil {
+			all = append(all, *found)
+		}
+	}
+	return all, nil
+}
+
+// ourGroups are the groups with our tags: of one partition, or all of this region.
+func (s *site) ourGroups(ctx context.Context, id skyport.PartitionID) ([]*armresources.ResourceGroup, error) {
+	if id != "" {
+		got, err := s.groups.Get(ctx, group(id), nil)
+		if absent(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, s.explain(err, "look for the resource group %s", group(id))
+		}
+		return []*armresources.ResourceGroup{&got.ResourceGroup}, nil
+	}
+	return s.listGroups(ctx, "tagName eq '"+cloud.TagOwner+"'")
+}
+
+func (s *site) listGroups(ctx context.Context, filter string) ([]*armresources.ResourceGroup, error) {
+	all, err := collect(ctx, s.groups.NewListPager(&armresources.ResourceGroupsClientListOptions{Filter: &filter}),
+		func(p armresources.ResourceGroupsClientListResponse) []*armresources.ResourceGroup { return p.Value })
+	if err != nil {
+		return nil, s.explain(err, "list resource groups")
+	}
+	// Another region of the subscription is another site.
+	return slices.DeleteFunc(all, func(g *armresources.ResourceGroup) bool {
+		return g == nil || !strings.EqualFold(value(g.Location), s.o.Region)
+	}), nil
+}
+
+// unlisted adds the groups of resources with our tags that the list of groups
+// does not show: it lags.
+func (s *site) unlisted(ctx context.Context, v *view, groups []*armresources.ResourceGroup) ([]*armresources.ResourceGroup, error) {
+	known := map[string]bool{}
+	for _, g := range groups {
+		known[strings.ToLower(value(g.Name))] = true
+	}
+	for _, m := range v.machines {
+		name := groupOf(value(m.ID))
+		tags, ours, err := cloud.ParseTags(values(m.Tags))
+		if known[name] || !ours || err != nil || name != group(tags.Partition) || !strings.EqualFold(value(m.Location), s.o.Region) {
+			continue
+		}
+		known[name] = true
+		more, err := s.ourGroups(ctx, tags.Partition)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, more...)
+	}
+	return groups, nil
+}
+
+// view is what lists show, of one group or of all.
+type view struct {
+	machines   []*armcompute.VirtualMachine
+	power      map[string]string // by lower-case id: running, deallocated and so on
+	interfaces map[string]*armnetwork.Interface
+	addresses  map[string]*armnetwork.PublicIPAddress
+}
+
+// viewOf lists what is in a group, or with an empty name in all.
+func (s *site) viewOf(ctx context.Context, name string) (*view, error) {
+	v := &view{power: map[string]string{}, interfaces: map[string]*armnetwork.Interface{}, addresses: map[string]*armnetwork.PublicIPAddress{}}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { v.machines, err = s.listMachines(ctx, name); return err })
+	g.Go(func() error { return s.listPower(ctx, v) })
+	g.Go(func() error { return s.listInterfaces(ctx, name, v) })
+	g.Go(func() error { return s.listAddresses(ctx, name, v) })
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (s *site) listMachines(ctx context.Context, name string) (all []*armcompute.VirtualMachine, err error) {
+	if name == "" {
+		all, err = collect(ctx, s.machines.NewListAllPager(nil), func(p armcompute.VirtualMachinesClientListAllResponse) []*armcompute.VirtualMachine { return p.Value })
+	} else {
+		all, err = collect(ctx, s.machines.NewListPager(name, nil), func(p armcompute.VirtualMachinesClientListResponse) []*armcompute.VirtualMachine { return p.Value })
+	}
+	if absent(err) {
+		return nil, nil // the group went meanwhile
+	}
+	return all, s.explain(err, "list virtual machines")
+}
+
+// listPower asks which machines run: other lists do not say it. There is none
+// that says it of a single group.
+func (s *site) listPower(ctx context.Context, v *view) error {
+	only := "true"
+	all, err := collect(ctx, s.machines.NewListAllPager(&armcompute.VirtualMachinesClientListAllOptions{StatusOnly: &only}),
+		func(p armcompute.VirtualMachinesClientListAllResponse) []*armcompute.VirtualMachine { return p.Value })
+	if err != nil {
+		return s.explain(err, "list the state of virtual machines")
+	}
+	for _, m := range all {
+		if m.Properties == nil || m.Properties.InstanceView == nil {
+			continue
+		}
+		for _, status := range m.Properties.InstanceView.Statuses {
+			if power, ok := strings.CutPrefix(value(status.Code), "PowerState/"); ok {
+				v.power[strings.ToLower(value(m.ID))] = power
+			}
+		}
+	}
+	return nil
+}
+
+func (s *site) listInterfaces(ctx context.Context, name string, v *view) (err error) {
+	var all []*armnetwork.Interface
+	if name == "" {
+		all, err = collect(ctx, s.interfaces.NewListAllPager(nil), func(p armnetwork.InterfacesClientListAllResponse) []*armnetwork.Interface { return p.Value })
+	} else {
+		all, err = collect(ctx, s.interfaces.NewListPager(name, nil), func(p armnetwork.InterfacesClientListResponse) []*armnetwork.Interface { return p.Value })
+	}
+	for _, i := range all {
+		v.interfaces[strings.ToLower(value(i.ID))] = i
+	}
+	if absent(err) {
+		return nil
+	}
+	return s.explain(err, "list network interfaces")
+}
+
+func (s *site) listAddresses(ctx context.Context, name string, v *view) (err error) {
+	var all []*armnetwork.PublicIPAddress
+	if name == "" {
+		all, err = collect(ctx, s.addresses.NewListAllPager(nil),
+			func(p armnetwork.PublicIPAddressesClientListAllResponse) []*armnetwork.PublicIPAddress {
+				return p.Value
+			})
+	} else {
+		all, err = collect(ctx, s.addresses.NewListPager(name, nil),
+			func(p armnetwork.PublicIPAddressesClientListResponse) []*armnetwork.PublicIPAddress { return p.Value })
+	}
+	for _, a := range all {
+		v.addresses[strings.ToLower(value(a.ID))] = a
+	}
+	if absent(err) {
+		return nil
+	}
+	return s.explain(err, "list public addresses")
+}
+
+// machine is a node with what its machine says beside.
+type machine struct {
+	cloud.Node
+	place   int
+	state   string // of the provisioning
+	power   string
+	created time.Time
+}
+
+// nodes are the machines of a group, main first.
+func (v *view) nodes(name string) []machine {
+	var all []machine
+	for _, m := range v.machines {
+		id := strings.ToLower(value(m.ID))
+		if groupOf(id) != name || m.Properties == nil {
+			continue
+		}
+		node := machine{
+			place: place(m), state: value(m.Properties.ProvisioningState), power: v.power[id], created: value(m.Properties.TimeCreated),
+		}
+		node.Name, node.Role = value(m.Name), skyport.RoleCompute
+		node.Running = node.power == "running" || node.power == "" && node.state == "Succeeded"
+		private, public := v.addressesOf(m)
+		node.Address = private
+		if private != "" {
+			node.Endpoint = gate.Endpoint(private)
+		}
+		if node.place == 0 {
+			node.Role, node.Endpoint = skyport.RoleMain, ""
+			if public != "" {
+				node.Endpoint = gate.Endpoint(public)
+			}
+		}
+		all = append(all, node)
+	}
+	slices.SortFunc(all, func(a, b machine) int { return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.Name, b.Name)) })
+	return all
+}
+
+// place is where a machine stands among the nodes; unknown ones come last.
+func place(m *armcompute.VirtualMachine) int {
+	if n, err := strconv.Atoi(value(m.Tags[tagNode])); err == nil {
+		return n
+	}
+	return 1 << 20
+}
+
+// addressesOf are the addresses of a machine's interface.
+func (v *view) addressesOf(m *armcompute.VirtualMachine) (private, public string) {
+	if m.Properties.NetworkProfile == nil {
+		return "", ""
+	}
+	for _, ref := range m.Properties.NetworkProfile.NetworkInterfaces {
+		i := v.interfaces[strings.ToLower(value(ref.ID))]
+		if i == nil || i.Properties == nil {
+			continue
+		}
+		for _, c := range i.Properties.IPConfigurations {
+			if c.Properties == nil {
+				continue
+			}
+			private = value(c.Properties.PrivateIPAddress)
+			if at := c.Properties.PublicIPAddress; at != nil {
+				if a := v.addresses[strings.ToLower(value(at.ID))]; a != nil && a.Properties != nil {
+					public = value(a.Properties.IPAddress)
+				}
+			}
+			return private, public
+		}
+	}
+	return "", ""
+}
+
+// complete says whether n nodes have all their addresses.
+func complete(nodes []machine, n int) bool {
+	return len(nodes) >= n && !slices.ContainsFunc(nodes, func(m machine) bool { return m.Address == "" || m.Endpoint == "" })
+}
+
+// found says what there is of a partition; nil: the group is not ours.
+func (s *site) found(ctx context.Context, v *view, g *armresources.ResourceGroup) (*cloud.Found, error) {
+	name, raw := strings.ToLower(value(g.Name)), values(g.Tags)
+	tags, ours, err := cloud.ParseTags(raw)
+	if !ours || name != group(tags.Partition) && err == nil {
+		return nil, nil
+	}
+	if err != nil {
+		s.log.Warn("a resource group has tags of ours that cannot be read: it is left alone", "group", name, "error", err)
+		return nil, nil
+	}
+	// A group that goes is condemned, whoever has condemned it.
+	tags.Condemned = tags.Condemned || deleting(g)
+	nodes := v.nodes(name)
+	f := &cloud.Found{Tags: tags, Resources: v.resources(name)}
+	if f.Created, err = time.Parse(time.RFC3339, raw[tagCreated]); err != nil && len(nodes) > 0 {
+		f.Created = nodes[0].created
+	}
+	for _, n := range nodes {
+		f.Nodes = append(f.Nodes, n.Node)
+	}
+	if raw[tagMade] != "yes" || tags.Condemned {
+		return f, nil // whether a creation under way has failed, Make says
+	}
+	f.Made = complete(nodes, tags.Nodes)
+	f.Failure = failureOf(nodes, raw[tagSpot] == "yes")
+	if f.Failure == nil && len(nodes) < tags.Nodes {
+		names, err := s.plannedNodes(ctx, name)
+		if err != nil {
+			return f, err
+		}
+		gone, err := s.gone(ctx, name, names, nodes)
+		if err != nil {
+			return f, err
+		}
+		if gone != "" {
+			f.Failure = lost(gone, raw[tagSpot] == "yes")
+		}
+	}
+	return f, nil
+}
+
+// failureOf says what is wrong with the machines of a partition that was made.
+func failureOf(nodes []machine, spot bool) error {
+	for _, n := range nodes {
+		switch {
+		case n.state == "Deleting", spot && (n.power == "deallocating" || n.power == "deallocated"):
+			return lost(n.Name, spot)
+		case n.state == "Failed":
+			return skyport.Errorf(skyport.CodeUnavailable, "Azure says that the virtual machine %s has failed", n.Name)
+		case n.power == "deallocating", n.power == "deallocated", n.power == "stopped":
+			return skyport.Errorf(skyport.CodeUnavailable, "the virtual machine %s was shut down: at the end of its lease, or by somebody", n.Name)
+		}
+	}
+	return nil
+}
+
+// lost is the failure of a partition one of whose nodes is gone.
+func lost(node string, spot bool) error {
+	if spot {
+		return skyport.Errorf(skyport.CodeInterrupted, "Azure took the spot node %s back", node)
+	}
+	return skyport.Errorf(skyport.CodeInterrupted, "the virtual machine %s is gone: somebody has deleted it", node)
+}
+
+// gone returns a node that is not listed and really is not there: the lists lag,
+// a machine asked for by its name does not.
+func (s *site) gone(ctx context.Context, name string, names []string, listed []machine) (string, error) {
+	for _, node := range names {
+		if slices.ContainsFunc(listed, func(m machine) bool { return m.Name == node }) {
+			continue
+		}
+		_, err := s.machines.Get(ctx, name, node, nil)
+		switch {
+		case absent(err):
+			return node, nil
+		case err != nil:
+			return "", s.explain(err, "look for the virtual machine %s", node)
+		}
+	}
+	return "", nil
+}
+
+// plannedNodes are the names of all nodes of a partition, which its deployment remembers.
+func (s *site) plannedNodes(ctx context.Context, name string) ([]string, error) {
+	got, err := s.deployments.Get(ctx, name, name, nil)
+	if absent(err) {
+		return nil, nil // the group goes
+	}
+	if err != nil {
+		return nil, s.explain(err, "look for the deployment of %s", name)
+	}
+	var parameters struct {
+		Nodes struct {
+			Value []string `json:"value"`
+		} `json:"nodes"`
+	}
+	if got.Properties == nil || unmarshal(got.Properties.Parameters, &parameters) != nil || len(parameters.Nodes.Value) == 0 {
+		return nil, fmt.Errorf("deployment of %s: %w", name, errors.New("it does not tell its nodes"))
+	}
+	return parameters.Nodes.Value, nil
+}
+
+// resources are those in a group that cost money.
+func (v *view) resources(name string) []cloud.Resource {
+	all := []cloud.Resource{{Kind: "resource group", Name: name}}
+	for _, m := range v.machines {
+		if groupOf(value(m.ID)) == name {
+			all = append(all, cloud.Resource{Kind: "virtual machine", Name: value(m.Name)})
+		}
+	}
+	for id, a := range v.addresses {
+		if groupOf(id) == name {
+			all = append(all, cloud.Resource{Kind: "public address", Name: value(a.Name)})
+		}
+	}
+	return all
+}
+
+// groupOf is the group of a resource, in small letters: some lists of Azure
+// shout it.
+func groupOf(id string) string {
+	parsed, err := arm.ParseResourceID(id)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(parsed.ResourceGroupName)
+}
