@@ -41,6 +41,7 @@ type house struct {
 	ports    forward.Addresses
 	newborn  func(*protocoltest.Worker) // done to each worker before it is dialled
 	noAnswer bool                       // workers are down at first
+	budget   *skyport.Budget            // of the account
 
 	mu      sync.Mutex
 	workers map[skyport.PartitionID]*protocoltest.Worker // of the main nodes
@@ -100,7 +101,7 @@ func (h *house) start() {
 	}
 	engine = lifecycle.New(lifecycle.Options{
 		Sealer: sealer,
-		Store:  db, Gate: atOnce{h.site}, Catalog: listing{h.site}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
+		Store:  db, Gate: atOnce{h.site}, Catalog: listing{h.site, h.budget}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
 		Staging: func(skyport.UserID) (*transfer.Depot, error) {
 			return nil, skyport.Errorf(skyport.CodeNotFound, "none")
 		},
@@ -170,7 +171,10 @@ func (g atOnce) List(ctx context.Context, site, _ string) ([]gate.PartitionStatu
 }
 
 // listing is a catalogue that knows the site from the start.
-type listing struct{ p *gatetest.Provider }
+type listing struct {
+	p      *gatetest.Provider
+	budget *skyport.Budget
+}
 
 func (l listing) Sites() []skyport.Site {
 	sites, _ := l.p.Sites(context.Background())
@@ -182,8 +186,8 @@ func (l listing) Flavors() []skyport.Flavor {
 	return flavors
 }
 
-func (listing) Accounts() []skyport.Account {
-	return []skyport.Account{{Name: "lab", Sites: []string{"*"}, Users: []string{"*"}}}
+func (l listing) Accounts() []skyport.Account {
+	return []skyport.Account{{Name: "lab", Sites: []string{"*"}, Users: []string{"*"}, Budget: l.budget}}
 }
 func (listing) Blind() string { return "" }
 
