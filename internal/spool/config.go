@@ -57,6 +57,8 @@ type AccountConfig struct {
 	Name  string   `koanf:"name"`
 	Users []string `koanf:"users"` // ids or names; "*" is everybody with a certificate
 	Sites []string `koanf:"sites"` // names; "*" is every site
+	// Budget is what it may spend; without an amount: as much as it likes.
+	Budget BudgetConfig `koanf:"budget"`
 }
 
 // ForwardConfig is about the ports of jobs.
@@ -176,6 +178,7 @@ func (c *Config) problems() (found []problem) {
 		if len(account.Sites) == 0 {
 			refuse(key, "the account %q has no sites: list names, or \"*\" for all", account.Name)
 		}
+		account.Budget.check(key+".budget", refuse)
 	}
 	if err := checkForward(c.Forward.Address); err != nil {
 		refuse("forward.address", "%v", err)

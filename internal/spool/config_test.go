@@ -81,6 +81,29 @@ func TestAccountsOfTheFileReplaceTheDefault(t *testing.T) {
 	}
 }
 
+func TestBudgets(t *testing.T) {
+	t.Parallel()
+	config, err := parseConfig("skyport.yaml", []byte(`
+accounts:
+  - {name: a, users: ["*"], sites: ["*"], budget: {amount: 500, currency: USD}}
+  - {name: b, users: ["*"], sites: ["*"], budget: {amount: 0.5, period: total, end_jobs: true}}
+  - {name: c, users: ["*"], sites: ["*"]}
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []*skyport.Budget
+	for i := range config.Accounts {
+		got = append(got, config.Accounts[i].Budget.Budget())
+	}
+	want := []*skyport.Budget{
+		{Amount: 500, Currency: "USD", Period: skyport.BudgetMonth}, {Amount: 0.5, Period: skyport.BudgetTotal, EndJobs: true}, nil,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // Each file of testdata/config holds a configuration, a line of dashes, and the
 // error with its hint. Lines that begin with SWM_ go to the environment.
 func TestMistakesAreExplained(t *testing.T) {
