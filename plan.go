@@ -26,6 +26,8 @@ type Orphan struct {
 	Site      string      `json:"site"`
 	Partition PartitionID `json:"partition"`
 	Name      string      `json:"name"`
-	Since     time.Time   `json:"since"`
+	Reason    string      `json:"reason,omitempty" doc:"Why it should not be there, for people"`
+	Since     time.Time   `json:"since" doc:"When it was made"`
+	Lease     time.Time   `json:"lease,omitzero" doc:"When the gate would have removed it"`
 	Removed   bool        `json:"removed" doc:"Its removal was asked for"`
 }

@@ -47,15 +47,17 @@ func list[T any](ctx context.Context, c *Client, name string, query url.Values) 
 	return answer[name], err
 }
 
-// Sweep compares the sites with the store and removes what the store does not
-// know; dry only tells.
-func (c *Client) Sweep(ctx context.Context, dry bool) ([]skyport.Orphan, error) {
+// Sweep compares a site, or with an empty name all, with the store and removes
+// what the store does not know; dry only tells.
+func (c *Client) Sweep(ctx context.Context, site string, dry bool) ([]skyport.Orphan, error) {
 	var answer struct {
 		Orphans []skyport.Orphan `json:"orphans"`
 	}
-	_, err := c.do(ctx, call{
-		method: http.MethodPost, path: "/v1/gc", query: url.Values{"dry": {strconv.FormatBool(dry)}}, out: &answer,
-	})
+	query := url.Values{"dry": {strconv.FormatBool(dry)}}
+	if site != "" {
+		query.Set("site", site)
+	}
+	_, err := c.do(ctx, call{method: http.MethodPost, path: "/v1/gc", query: query, out: &answer})
 	return answer.Orphans, err
 }
 

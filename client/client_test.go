@@ -301,10 +301,10 @@ func TestCatalogueAndCore(t *testing.T) {
 	if list, err := c.Nodes(ctx); err != nil || len(list) != 1 || list[0].Name != "n1" || list[0].Partition != "p1" {
 		t.Errorf("nodes: %+v, %v", list, err)
 	}
-	if list, err := c.Sweep(ctx, true); err != nil || len(list) != 1 || list[0].Removed {
+	if list, err := c.Sweep(ctx, "", true); err != nil || len(list) != 1 || list[0].Removed {
 		t.Errorf("dry sweep: %+v, %v", list, err)
 	}
-	if list, err := c.Sweep(ctx, false); err != nil || len(list) != 1 || !list[0].Removed {
+	if list, err := c.Sweep(ctx, "", false); err != nil || len(list) != 1 || !list[0].Removed {
 		t.Errorf("sweep: %+v, %v", list, err)
 	}
 	if me, err := c.Whoami(ctx); err != nil || me != ann {

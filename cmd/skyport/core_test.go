@@ -166,11 +166,13 @@ func TestLists(t *testing.T) {
 	f := newFakeCore(t)
 	f.Catalog.Sites = []skyport.Site{
 		{ID: "9a000000-0000-4000-8000-000000000001", Name: "local", Kind: "local", Server: "localhost", Local: true, DefaultFlavor: "local.1", Limits: skyport.Limits{Nodes: 4, CPUs: 2, Memory: 8 << 30}},
-		{ID: "9a000000-0000-4000-8000-000000000002", Name: "west", Kind: "azure", Server: "management.azure.com", Port: 443, Container: true},
+		{ID: "9a000000-0000-4000-8000-000000000002", Name: "west", Kind: "azure", Server: "management.azure.com", Port: 443, Container: true, Region: "westeurope", Currency: "USD"},
 	}
 	f.Catalog.Flavors = []skyport.Flavor{
 		{ID: "9b000000-0000-4000-8000-000000000001", Name: "local.1", Site: "local", CPUs: 1, Memory: 4 << 30, Storage: 20 << 30, Arch: "amd64"},
-		{ID: "9b000000-0000-4000-8000-000000000002", Name: "Standard_D4s_v5", Site: "west", CPUs: 4, Memory: 16 << 30, Price: 0.192, Arch: "amd64"},
+		{ID: "9b000000-0000-4000-8000-000000000002", Name: "Standard_D4s_v5", Site: "west", CPUs: 4, Memory: 16 << 30, Price: 0.192, SpotPrice: 0.0384, Arch: "amd64"},
+		{ID: "9b000000-0000-4000-8000-000000000003", Name: "Standard_ND96", Site: "west", CPUs: 96, Memory: 1 << 40, GPUs: 8, GPUModel: "A100", Price: 27.2, Arch: "amd64"},
+		{ID: "9b000000-0000-4000-8000-000000000004", Name: "lab.gpu", Site: "local", CPUs: 8, Memory: 64 << 30, GPUs: 1, Unpriced: true, Arch: "arm64"},
 	}
 	f.Catalog.Images = []skyport.Image{
 		{ID: "9c000000-0000-4000-8000-000000000001", Name: "host", Site: "local", Kind: skyport.ImageCloud, Comment: "the system of this machine"},
@@ -186,7 +188,7 @@ func TestLists(t *testing.T) {
 		},
 		{ID: "9d000000-0000-4000-8000-000000000003", State: skyport.PartitionDeleted, Site: "local", Flavor: f.Catalog.Flavors[0], Created: noon.Add(-48 * time.Hour), Nodes: []skyport.Node{}},
 	}
-	f.Catalog.Orphans = []skyport.Orphan{{Site: "west", Partition: "9e000000-0000-4000-8000-000000000001", Name: "swm-9e000000", Since: noon.Add(-time.Minute)}}
+	f.Catalog.Orphans = []skyport.Orphan{{Site: "west", Partition: "9e000000-0000-4000-8000-000000000001", Name: "swm-9e000000", Since: noon.Add(-time.Minute), Reason: "unknown to this core"}}
 
 	done, running, queued := f.submit("Opticks"), f.submit("天気予報"), f.submit("nightly")
 	f.end(done, skyport.JobFinished, 3, 0)
@@ -224,11 +226,14 @@ func TestLists(t *testing.T) {
 		"sites":            "sites",
 		"flavors":          "flavors",
 		"flavors-west":     "flavors --site west",
+		"flavors-gpu":      "flavors --gpu --max-price 30",
+		"flavors-spot":     "flavors --spot",
 		"images":           "images",
 		"nodes":            "nodes",
 		"partitions":       "partitions",
 		"partitions-all":   "partitions --all",
 		"gc":               "gc --dry-run",
+		"gc-site":          "gc --site local",
 		"dry-run":          "submit --dry-run --cpus 2 -- echo hello",
 		"dry-run-standard": "submit --dry-run -",
 	} {

@@ -41,11 +41,11 @@ func runImages(ctx context.Context, a *app, opts imagesOptions) error {
 		return a.printJSON(images)
 	}
 	t := table{
-		columns: []column{{title: "IMAGE"}, {title: "SITE"}, {title: "KIND"}, {title: "COMMENT", flex: true}},
+		columns: []column{{title: "IMAGE"}, {title: "SITE"}, {title: "KIND"}, {title: "ARCH", rank: 1}, {title: "COMMENT", flex: true}},
 		empty:   "No images.",
 	}
 	for _, i := range images {
-		t.add(text(i.Name), text(i.Site), text(string(i.Kind)), text(i.Comment))
+		t.add(text(i.Name), text(i.Site), text(string(i.Kind)), text(i.Arch), text(i.Comment))
 	}
 	t.print(a.Out)
 	return a.Out.failed()

@@ -39,8 +39,10 @@ func runSites(ctx context.Context, a *app) error {
 		columns: []column{
 			{title: "SITE"},
 			{title: "KIND"},
+			{title: "REGION", rank: 1},
 			{title: "CONTAINERS", rank: 2},
 			{title: "DEFAULT FLAVOR", rank: 1},
+			{title: "CURRENCY", rank: 3},
 			{title: "AT MOST", flex: true},
 			{title: "SERVER", flex: true, rank: 3},
 		},
@@ -55,7 +57,7 @@ func runSites(ctx context.Context, a *app) error {
 		if s.Port != 0 {
 			server += ":" + strconv.Itoa(s.Port)
 		}
-		t.add(text(s.Name), text(s.Kind), text(containers), text(s.DefaultFlavor), text(limits(s.Limits)), text(server))
+		t.add(text(s.Name), text(s.Kind), text(s.Region), text(containers), text(s.DefaultFlavor), text(s.Currency), text(limits(s.Limits)), text(server))
 	}
 	t.print(a.Out)
 	return a.Out.failed()

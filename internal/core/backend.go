@@ -340,8 +340,8 @@ func (b *backend) Partitions(ctx context.Context, all bool) ([]skyport.Partition
 	return b.store.Partitions(ctx, all, mostPartitions)
 }
 
-func (b *backend) Sweep(ctx context.Context, dry bool) ([]skyport.Orphan, error) {
-	return b.engine.Sweep(ctx, dry)
+func (b *backend) Sweep(ctx context.Context, site string, dry bool) ([]skyport.Orphan, error) {
+	return b.engine.Sweep(ctx, site, dry)
 }
 
 func (b *backend) Ready(context.Context) error {

@@ -48,9 +48,9 @@ func (b *backend) keepHouse(ctx context.Context, retention time.Duration, log *s
 }
 
 func (b *backend) sweepSites(ctx context.Context, log *slog.Logger) error {
-	orphans, err := b.engine.Sweep(ctx, false)
+	orphans, err := b.engine.Sweep(ctx, "", false)
 	for _, o := range orphans {
-		log.Warn("removing what the store does not know", "site", o.Site, "partition", o.Partition)
+		log.Warn("removing what the store does not know", "site", o.Site, "partition", o.Partition, "reason", o.Reason)
 	}
 	return err
 }

@@ -50,7 +50,7 @@ func (h *house) checkRemains(ctx context.Context) {
 }
 
 func (h *house) orphans(ctx context.Context) (left []string) {
-	orphans, err := h.user.Sweep(ctx, true)
+	orphans, err := h.user.Sweep(ctx, "", true)
 	if err != nil {
 		h.t.Error(err)
 	}

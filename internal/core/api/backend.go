@@ -103,9 +103,10 @@ type Backend interface {
 	PutSecret(ctx context.Context, owner skyport.UserID, kind, name string, value SecretValue) (skyport.Secret, error)
 	DeleteSecret(ctx context.Context, owner skyport.UserID, kind, name string) error
 
-	// Sweep compares the sites with the store and removes what the store does
-	// not know; dry only tells.
-	Sweep(ctx context.Context, dry bool) ([]Orphan, error)
+	// Sweep compares a site, or with an empty name all, with the store and removes
+	// what the store does not know; dry only tells. CodeUnknownSite when there is
+	// no such site.
+	Sweep(ctx context.Context, site string, dry bool) ([]Orphan, error)
 	// Ready says why core cannot work properly now, or nil.
 	Ready(ctx context.Context) error
 }

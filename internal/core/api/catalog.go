@@ -61,10 +61,11 @@ func (a *api) catalogRoutes() {
 		OperationID: "sweep", Method: http.MethodPost, Path: "/v1/gc", Tags: service,
 		Summary: "Remove from the sites what core does not know",
 	}, func(ctx context.Context, in *struct {
-		Dry bool `query:"dry" doc:"Only tell"`
+		Site string `query:"site" maxLength:"200" doc:"Only at this site"`
+		Dry  bool   `query:"dry" doc:"Only tell"`
 	},
 	) (*body[orphans], error) {
-		list, err := a.Backend.Sweep(ctx, in.Dry)
+		list, err := a.Backend.Sweep(ctx, in.Site, in.Dry)
 		return &body[orphans]{Body: orphans{notNil(list)}}, err
 	})
 	operation(a, huma.Operation{

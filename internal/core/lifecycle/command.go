@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/openworkload/skyport"
@@ -108,38 +110,71 @@ func (e *Engine) forget(ctx context.Context, id skyport.JobID) {
 }
 
 // Sweep looks for partitions that carry our tag and that the store does not
-// know, or knows to be deleted, and has them removed; dry only looks.
-func (e *Engine) Sweep(ctx context.Context, dry bool) ([]skyport.Orphan, error) {
+// know, or knows to be deleted, at one site or, with an empty name, at all, and
+// has them removed; dry only looks. What carries another core's tag is left
+// alone. What is known and past its lease is not ours to judge here: either its
+// attempt renews the lease, or the gate removes it.
+func (e *Engine) Sweep(ctx context.Context, site string, dry bool) ([]skyport.Orphan, error) {
+	var names []string
+	for _, s := range e.Catalog.Sites() {
+		names = append(names, s.Name)
+	}
+	if site != "" {
+		if !slices.Contains(names, site) {
+			return nil, skyport.Errorf(skyport.CodeUnknownSite, "there is no site %q", skyport.Abbreviate(site, 60)).
+				WithHint("there are: %s", strings.Join(names, ", "))
+		}
+		names = []string{site}
+	}
+	// Side by side: a site that does not answer keeps nobody waiting.
+	found, errs := make([][]skyport.Orphan, len(names)), make([]error, len(names))
+	var sweeping sync.WaitGroup
+	for i, name := range names {
+		sweeping.Go(func() { found[i], errs[i] = e.sweepSite(ctx, name, dry) })
+	}
+	sweeping.Wait()
+	return slices.Concat(found...), errors.Join(errs...)
+}
+
+func (e *Engine) sweepSite(ctx context.Context, site string, dry bool) ([]skyport.Orphan, error) {
+	there, err := e.Gate.List(ctx, site, e.Owner)
+	if err != nil {
+		return nil, fmt.Errorf("list the partitions of site %s: %w", site, err)
+	}
 	var orphans []skyport.Orphan
 	var errs []error
-	for _, site := range e.Catalog.Sites() {
-		there, err := e.Gate.List(ctx, site.Name, e.Owner)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("list the partitions of site %s: %w", site.Name, err))
+	for _, status := range there {
+		if status.Owner != e.Owner {
 			continue
 		}
-		for _, status := range there {
-			if status.Owner != e.Owner {
-				continue
-			}
-			row, err := e.Store.Partition(ctx, status.ID)
-			if err != nil && skyport.CodeOf(err) != skyport.CodeNotFound {
-				errs = append(errs, err)
-				continue
-			}
-			if err == nil && row.State != skyport.PartitionDeleted {
-				continue
-			}
-			orphan := skyport.Orphan{Site: site.Name, Partition: status.ID, Name: skyport.PartitionName(status.ID), Since: status.Created}
-			if !dry && status.State != gate.StateDeleting {
-				err := e.Gate.Delete(ctx, site.Name, status.ID)
-				if err != nil && !errors.Is(err, gate.ErrNotFound) {
-					errs = append(errs, fmt.Errorf("delete partition %s at site %s: %w", status.ID, site.Name, err))
-				}
-				orphan.Removed = err == nil || errors.Is(err, gate.ErrNotFound)
-			}
-			orphans = append(orphans, orphan)
+		reason := "unknown to this core"
+		row, err := e.Store.Partition(ctx, status.ID)
+		switch {
+		case err == nil && row.State != skyport.PartitionDeleted:
+			continue
+		case err == nil:
+			reason = "was removed, and is still there"
+		case skyport.CodeOf(err) != skyport.CodeNotFound:
+			errs = append(errs, err)
+			continue
 		}
+		if !status.Lease.IsZero() && status.Lease.Before(time.Now()) {
+			reason += ", past its lease"
+		}
+		orphan := skyport.Orphan{
+			Site: site, Partition: status.ID, Name: skyport.PartitionName(status.ID), Reason: reason, Since: status.Created, Lease: status.Lease,
+		}
+		switch {
+		case status.State == gate.StateDeleting:
+			orphan.Reason += "; its removal is under way"
+		case !dry:
+			err := e.Gate.Delete(ctx, site, status.ID)
+			if err != nil && !errors.Is(err, gate.ErrNotFound) {
+				errs = append(errs, fmt.Errorf("delete partition %s at site %s: %w", status.ID, site, err))
+			}
+			orphan.Removed = err == nil || errors.Is(err, gate.ErrNotFound)
+		}
+		orphans = append(orphans, orphan)
 	}
 	return orphans, errors.Join(errs...)
 }

@@ -850,8 +850,8 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	for _, dry := range []bool{true, false} {
-		orphans, err := h.engine.Sweep(t.Context(), dry)
-		if err != nil || len(orphans) != 1 || orphans[0].Partition != ours.ID || orphans[0].Removed == dry {
+		orphans, err := h.engine.Sweep(t.Context(), "test", dry)
+		if err != nil || len(orphans) != 1 || orphans[0].Partition != ours.ID || orphans[0].Removed == dry || orphans[0].Reason != "unknown to this core" {
 			t.Errorf("a sweep (dry %v) found %+v, %v", dry, orphans, err)
 		}
 		_, err = h.site.Status(t.Context(), "test", ours.ID)
@@ -862,12 +862,30 @@ func TestSweep(t *testing.T) {
 	if _, err := h.site.Status(t.Context(), "test", theirs.ID); err != nil {
 		t.Errorf("what is others' is gone: %v", err)
 	}
+	if _, err := h.engine.Sweep(t.Context(), "moon", false); skyport.CodeOf(err) != skyport.CodeUnknownSite || skyport.HintOf(err) != "there are: test" {
+		t.Errorf("a site that is not there: %v, hint %q", err, skyport.HintOf(err))
+	}
 	h.site.Fail("List", errors.New("the site is away"))
-	if _, err := h.engine.Sweep(t.Context(), false); err == nil {
+	if _, err := h.engine.Sweep(t.Context(), "", false); err == nil {
 		t.Error("a sweep that could not look says nothing")
 	}
 	w.End(run, 0)
-	h.comesTo(id, skyport.JobFinished)
+	done := h.comesTo(id, skyport.JobFinished)
+
+	// A site that forgot a removal has a partition again, past its lease.
+	h.until("the partition is removed", func() bool {
+		row, err := h.store.Partition(t.Context(), done.Partition)
+		return err == nil && row.State == skyport.PartitionDeleted
+	})
+	again := ours
+	again.ID, again.Lease = done.Partition, time.Now().Add(-time.Hour)
+	if err := h.site.Create(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	orphans, err := h.engine.Sweep(t.Context(), "", false)
+	if err != nil || len(orphans) != 1 || orphans[0].Reason != "was removed, and is still there, past its lease" || !orphans[0].Removed {
+		t.Errorf("a sweep found %+v, %v", orphans, err)
+	}
 }
 
 // Explain tells what would happen, and does nothing.

@@ -532,8 +532,12 @@ func (b *Backend) Partitions(_ context.Context, all bool) ([]skyport.Partition, 
 }
 
 // Sweep implements [api.Backend].
-func (b *Backend) Sweep(_ context.Context, dry bool) ([]skyport.Orphan, error) {
+func (b *Backend) Sweep(_ context.Context, site string, dry bool) ([]skyport.Orphan, error) {
+	if site != "" && !slices.ContainsFunc(b.Catalog.Sites, func(s skyport.Site) bool { return s.Name == site }) {
+		return nil, skyport.Errorf(skyport.CodeUnknownSite, "there is no site %q", site)
+	}
 	list := slices.Clone(b.Catalog.Orphans)
+	list = slices.DeleteFunc(list, func(o skyport.Orphan) bool { return site != "" && o.Site != site })
 	for i := range list {
 		list[i].Removed = !dry
 	}
