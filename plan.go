@@ -16,6 +16,9 @@ type Plan struct {
 	Flavor    string      `json:"flavor,omitempty"`
 	Nodes     int         `json:"nodes"`
 	Price     float64     `json:"price" doc:"Per hour, all nodes"`
+	Currency  string      `json:"currency,omitempty" doc:"Of the price; empty: the site does not say"`
+	Unpriced  bool        `json:"unpriced,omitempty" doc:"The site does not tell the price: 0 does not mean free"`
+	MostCost  float64     `json:"most_cost,omitempty" doc:"The price for as long as the time limit: what the script costs at most. Booting, transfers and removal come on top"`
 	Partition PartitionID `json:"partition,omitempty" doc:"Set when a partition that exists would be used"`
 	Reason    string      `json:"reason,omitempty" doc:"Why the job would wait, when it would"`
 }

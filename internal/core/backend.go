@@ -59,6 +59,7 @@ func (b *backend) Submit(ctx context.Context, caller api.User, key string, subs 
 		jobs[i] = skyport.Job{
 			ID: skyport.NewJobID(), Owner: caller.ID, Account: request.Account, Name: request.Name, State: skyport.JobQueued,
 			Details: skyport.DetailsQueued, NodeNames: []string{}, Request: request, Inputs: sub.Inputs, Origin: sub.Address,
+			Warnings: b.warnings(request.Account),
 		}
 	}
 	var earlier []skyport.JobID
@@ -131,7 +132,7 @@ func fingerprint(subs []api.Submission) string {
 
 func (b *backend) admit(caller api.User, sub api.Submission) admission.Submission {
 	return admission.Submission{
-		Script: sub.Script, Directives: sub.Directives, Inputs: sub.Inputs,
+		Script: sub.Script, Directives: sub.Directives, Inputs: sub.Inputs, Afford: b.afford,
 		ReadPaths: sub.ReadPaths && b.person != "" && caller.ID == b.person,
 		Staged: func(manifest string) bool {
 			depot, err := b.Staging(caller.ID)
@@ -158,9 +159,11 @@ func (b *backend) Plan(ctx context.Context, caller api.User, sub api.Submission)
 			return plan, err
 		}
 		plan.Partition, plan.Site, plan.Flavor, plan.Price = p.ID, p.Site, p.Flavor.Name, p.PricePerHour()
+		b.estimate(&plan, p.Flavor)
 	case creation.Site != "":
 		plan.Site, plan.Flavor = creation.Site, creation.Flavor.Name
 		plan.Price = creation.Flavor.Price * float64(creation.Nodes)
+		b.estimate(&plan, creation.Flavor)
 	default:
 		plan.Reason = reason
 	}

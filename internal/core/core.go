@@ -110,7 +110,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		lifecycle.NewCollector(engine),
+		lifecycle.NewCollector(engine), lifecycle.NewCostCollector(engine),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "skyport_certificate_expiry_seconds", Help: "Seconds until core's certificate expires.",
 		}, func() float64 { return time.Until(certificates.Expires()).Seconds() }),
@@ -248,7 +248,7 @@ func renewUsers(ctx context.Context, s *spool.Spool, log *slog.Logger) {
 func accounts(settings []spool.AccountConfig) []skyport.Account {
 	list := make([]skyport.Account, len(settings))
 	for i, a := range settings {
-		list[i] = skyport.Account{Name: a.Name, Users: a.Users, Sites: a.Sites}
+		list[i] = skyport.Account{Name: a.Name, Users: a.Users, Sites: a.Sites, Budget: a.Budget.Budget()}
 	}
 	return list
 }

@@ -29,6 +29,8 @@ type Submission struct {
 	Inputs     []skyport.StagedInput
 	// Staged says whether core has a staged input completely.
 	Staged func(manifest string) bool
+	// Afford says why an account may start no further job; nil: all may.
+	Afford func(account string) error
 	// ReadPaths allows inputs to be paths of this machine: the caller is the
 	// person as whom core runs.
 	ReadPaths bool
@@ -46,6 +48,11 @@ func Check(caller skyport.User, s Submission, catalog Catalog) (skyport.Request,
 		return request, err
 	}
 	request.Account = account.Name
+	if s.Afford != nil {
+		if err := s.Afford(account.Name); err != nil {
+			return request, err
+		}
+	}
 	if err := checkNames(&request, catalog); err != nil {
 		return request, err
 	}

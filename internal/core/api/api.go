@@ -73,6 +73,7 @@ func New(o Options) http.Handler {
 	a.stagingRoutes()
 	a.lookRoutes()
 	a.catalogRoutes()
+	a.costRoutes()
 	a.secretRoutes()
 	a.healthRoutes()
 	a.tidyDescription()

@@ -38,6 +38,8 @@ const (
 // carry a [skyport.Code]. Methods that take a job id do not check the owner:
 // the API does, with the job that it has read.
 type Backend interface {
+	CostBackend
+
 	// Submit accepts all submissions or none: when it returns, they are
 	// durable. With a key, the same call again returns the same jobs; the same
 	// key with another body is CodeKeyReused.

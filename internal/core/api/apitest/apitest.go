@@ -27,6 +27,7 @@ type Backend struct {
 		Partitions []skyport.Partition
 		Orphans    []skyport.Orphan
 	}
+	Spending Spending
 	// Depot is every user's staging, if set.
 	Depot *transfer.Depot
 	// SubscriberRoom is how many events a subscriber may lag behind; 0: 64.
@@ -134,6 +135,9 @@ func (b *Backend) accept(caller api.User, key string, subs []api.Submission) ([]
 			ID: skyport.NewJobID(), Number: b.number, Owner: caller.ID, Account: "default", Name: "job" + strconv.FormatInt(b.number, 10),
 			State: skyport.JobQueued, Details: skyport.DetailsQueued, Inputs: s.Inputs, SubmitTime: b.now(),
 			Request: skyport.Request{Nodes: 1, Relocatable: true, SubmissionAddress: s.Address}, NodeNames: []string{},
+		}
+		if b.Spending.Warning != "" {
+			j.Warnings = []string{b.Spending.Warning}
 		}
 		for _, d := range s.Directives {
 			if d.Keyword == "name" {
