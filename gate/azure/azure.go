@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	azcloud "github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
@@ -41,6 +43,10 @@ type site struct {
 	*networkClients
 	schedules *armdevtestlabs.GlobalSchedulesClient
 	public    runtime.Pipeline // without credentials, for the prices
+	audience  string           // that tokens are for
+
+	priceMu    sync.Mutex
+	lastPrices map[string]price
 }
 
 type resourceClients struct {
@@ -66,7 +72,12 @@ type networkClients struct {
 	netUsages  *armnetwork.UsagesClient
 }
 
-var _ cloud.Cloud = (*site)(nil)
+var (
+	_ cloud.Cloud    = (*site)(nil)
+	_ cloud.Sited    = (*site)(nil)
+	_ cloud.Chooser  = (*site)(nil)
+	_ cloud.Resolver = (*site)(nil)
+)
 
 // New opens a site. It asks Azure nothing yet: wrong credentials show at the
 // first call, or by Check.
@@ -87,7 +98,8 @@ func New(o Options) (cloud.Cloud, error) {
 	if o.HTTP != nil {
 		base.Transport = o.HTTP
 	}
-	s.base = base.Cloud.Services["resourceManager"].Endpoint
+	manager := base.Cloud.Services[azcloud.ResourceManager]
+	s.base, s.audience = manager.Endpoint, manager.Audience
 	var err error
 	if s.login, err = newLogin(&o, base); err != nil {
 		return nil, err
@@ -142,6 +154,9 @@ func (s *site) Site() skyport.Site {
 		Region: s.o.Region, Currency: s.o.Currency,
 	}
 }
+
+// Sources are who may reach port 22, where the configuration says it.
+func (s *site) Sources() cloud.Sources { return cloud.Sources{Fixed: s.o.SSHFrom} }
 
 // Close ends nothing: connections belong to the HTTP client.
 func (s *site) Close() error { return nil }

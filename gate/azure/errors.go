@@ -292,11 +292,16 @@ func (f fault) text() string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// retryAfter is how long an answer asks to be left alone. Compute tells
-// milliseconds in a header of its own too, which we need not read.
+// retryAfter is how long an answer asks to be left alone: in milliseconds in
+// headers of Azure's own, in seconds or as a date in everybody's.
 func retryAfter(r *http.Response) time.Duration {
 	if r == nil {
 		return 0
+	}
+	for _, name := range []string{"retry-after-ms", "x-ms-retry-after-ms"} {
+		if ms, err := strconv.Atoi(r.Header.Get(name)); err == nil && ms >= 0 {
+			return time.Duration(ms) * time.Millisecond
+		}
 	}
 	text := r.Header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 {

@@ -1,10 +1,13 @@
 package azure
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
@@ -59,13 +62,7 @@ func (s *site) Images(context.Context) ([]skyport.Image, error) {
 // imageOf is the image of a plan as a reference for ARM. plain says that it is a
 // distribution and nothing else.
 func (s *site) imageOf(plan *cloud.Plan) (reference map[string]any, plain bool, err error) {
-	name := plan.Image
-	if name == "" {
-		name = plan.NodeImage.Name
-	}
-	if name == "" {
-		name = s.defaultImage(plan.NodeFlavor)
-	}
+	name := cmp.Or(plan.NodeImage.Name, plan.Image, s.DefaultImage(plan.NodeFlavor))
 	urn, configured := s.o.Images[name]
 	for _, b := range builtin {
 		if b.name == name && !configured {
@@ -73,7 +70,7 @@ func (s *site) imageOf(plan *cloud.Plan) (reference map[string]any, plain bool, 
 		}
 	}
 	if urn == "" {
-		urn = name // jobs may name an image in Azure's own words, if the catalogue let it pass
+		urn = name // jobs may name an image in Azure's own words
 	}
 	reference, err = parseImage(urn)
 	if err != nil {
@@ -83,8 +80,8 @@ func (s *site) imageOf(plan *cloud.Plan) (reference map[string]any, plain bool, 
 	return reference, plain, nil
 }
 
-// defaultImage is what nodes boot when neither job nor configuration name an image.
-func (s *site) defaultImage(flavor skyport.Flavor) string {
+// DefaultImage is what nodes boot when the job names no image.
+func (s *site) DefaultImage(flavor skyport.Flavor) string {
 	switch {
 	case s.o.DefaultImage != "":
 		return s.o.DefaultImage
@@ -112,4 +109,57 @@ func parseImage(text string) (map[string]any, error) {
 		return map[string]any{"publisher": parts[0], "offer": parts[1], "sku": parts[2], "version": parts[3]}, nil
 	}
 	return nil, skyport.Errorf(skyport.CodeInvalid, "%q is neither publisher:offer:sku:version nor the id of a gallery's image", skyport.Abbreviate(text, 200))
+}
+
+// ResolveImage looks for an image that a job names in Azure's own words.
+func (s *site) ResolveImage(ctx context.Context, name string) (skyport.Image, error) {
+	if _, err := parseImage(name); err != nil {
+		return skyport.Image{}, cloud.Permanent(skyport.CodeUnknownImage, "%w", err)
+	}
+	if err := s.imageExists(ctx, name); err != nil {
+		return skyport.Image{}, err
+	}
+	image := skyport.Image{ID: gate.StableID(Kind, s.o.Name, "image", name), Name: name, Site: s.o.Name, Kind: skyport.ImageCloud}
+	if strings.Contains(strings.ToLower(name), "arm64") {
+		image.Arch = "arm64"
+	}
+	return image, nil
+}
+
+const galleryVersion = "2024-03-03" // of the API of galleries
+
+// imageExists asks Azure for an image.
+func (s *site) imageExists(ctx context.Context, urn string) error {
+	reference, err := parseImage(urn)
+	if err != nil {
+		return err
+	}
+	id, own := reference["id"].(string)
+	switch {
+	case own:
+		err = s.fetch(ctx, id, galleryVersion, &struct{}{})
+	case reference["publisher"] == nil:
+		return nil // galleries of others: only a deployment tells
+	default:
+		err = s.marketImage(ctx, strings.Split(urn, ":"))
+	}
+	if absent(err) {
+		return cloud.Permanent(skyport.CodeUnknownImage, "there is no image %s in %s", urn, s.o.Region).
+			WithHint("az vm image list --all --location %s --publisher … -o table shows what there is.", s.o.Region)
+	}
+	return s.explain(err, "look for the image %s", urn)
+}
+
+// marketImage looks for an image of the marketplace: publisher, offer, SKU, version.
+func (s *site) marketImage(ctx context.Context, parts []string) error {
+	if parts[3] != "latest" {
+		_, err := s.images.Get(ctx, s.o.Region, parts[0], parts[1], parts[2], parts[3], nil)
+		return err //nolint:wrapcheck // imageExists explains it
+	}
+	one, newest := int32(1), "name desc"
+	got, err := s.images.List(ctx, s.o.Region, parts[0], parts[1], parts[2], &armcompute.VirtualMachineImagesClientListOptions{Top: &one, Orderby: &newest})
+	if err == nil && len(got.VirtualMachineImageResourceArray) == 0 {
+		return cloud.Permanent(skyport.CodeUnknownImage, "there is no version of it")
+	}
+	return err //nolint:wrapcheck // imageExists explains it
 }

@@ -1,8 +1,6 @@
 package azure
 
 import (
-	"bytes"
-	"compress/gzip"
 	"crypto/ed25519"
 	_ "embed"
 	"encoding/base64"
@@ -22,10 +20,6 @@ import (
 
 //go:embed template.json
 var templateText []byte
-
-// biggestUserData is what clouds take; Azure itself takes 64 KiB in base64. See
-// https://learn.microsoft.com/azure/virtual-machines/custom-data
-const biggestUserData = 16 << 10
 
 // template is the embedded one, as the SDK wants it.
 func template() (map[string]any, error) {
@@ -97,28 +91,19 @@ func shutdownTime(lease, now time.Time) string {
 	return lease.Format("1504")
 }
 
-// customData is the user data of the nodes as Azure takes it.
+// customData is the user data of the nodes as Azure takes it. See
+// https://learn.microsoft.com/azure/virtual-machines/custom-data
 func customData(plan *cloud.Plan) ([]any, error) {
 	all := make([]any, len(plan.Nodes))
 	for i, text := range plan.UserData {
 		if i >= len(all) || text == "" {
 			continue
 		}
-		var packed bytes.Buffer
-		w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+		packed, err := cloud.UserData(text)
 		if err != nil {
-			return nil, skyport.Errorf(skyport.CodeInternal, "compress user data: %w", err)
+			return nil, fmt.Errorf("node %s: %w", plan.Nodes[i], err)
 		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			return nil, skyport.Errorf(skyport.CodeInternal, "compress user data: %w", err)
-		}
-		if err := w.Close(); err != nil {
-			return nil, skyport.Errorf(skyport.CodeInternal, "compress user data: %w", err)
-		}
-		if packed.Len() > biggestUserData {
-			return nil, cloud.Permanent(skyport.CodeTooLarge, "the user data of node %s has %d bytes compressed, clouds take %d", plan.Nodes[i], packed.Len(), biggestUserData)
-		}
-		all[i] = base64.StdEncoding.EncodeToString(packed.Bytes())
+		all[i] = base64.StdEncoding.EncodeToString(packed)
 	}
 	return all, nil
 }
@@ -179,7 +164,7 @@ var sizeName = regexp.MustCompile(`^Standard_([A-Z]+)\d+(?:-\d+)?([a-z]*)(?:_[A-
 // https://learn.microsoft.com/azure/virtual-machines/sizes/overview
 func accelerated(flavor skyport.Flavor) bool {
 	m := sizeName.FindStringSubmatch(flavor.Name)
-	return m != nil && flavor.CPUs > 1 && (m[1] == "D" || m[1] == "E" || m[1] == "F") && m[3] >= "5" && len(m[3]) == 1
+	return m != nil && flavor.CPUs > 1 && (m[1] == "D" || m[1] == "E" || m[1] == "F") && modern(m[3])
 }
 
 // near says whether nodes of a flavor can be placed near to each other: not those
