@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/cloud"
 	"github.com/openworkload/skyport/gate/cloud/cloudtest"
@@ -55,15 +56,39 @@ func TestConformance(t *testing.T) {
 				w := cloudtest.NewWorld(o)
 				c := w.Open()
 				p := open(t, c)
-				return gatetest.Fixture{Provider: p, Nodes: 3, Patience: 20 * time.Second, Remake: func(t *testing.T) gate.Provider {
-					c.Kill()
-					if err := p.Close(); err != nil {
-						t.Fatal(err)
-					}
-					c = w.Open()
-					p = open(t, c)
-					return p
-				}}
+				return gatetest.Fixture{
+					Provider: p, Nodes: 3, Patience: 20 * time.Second,
+					Remake: func(t *testing.T) gate.Provider {
+						c.Kill()
+						if err := p.Close(); err != nil {
+							t.Fatal(err)
+						}
+						c = w.Open()
+						p = open(t, c)
+						return p
+					},
+					Left: func(*testing.T) (names []string) {
+						for _, r := range w.Resources() {
+							names = append(names, r.Name)
+						}
+						if w.Pending() {
+							names = append(names, "late work")
+						}
+						return names
+					},
+					Trouble: func(_ *testing.T, on bool) {
+						f := o.Faults
+						if on {
+							f = cloudtest.Faults{Lag: 20 * time.Millisecond, Error: 0.1, Lost: 0.1, Late: 0.05, Twice: 0.1, Throttle: 0.05}
+						}
+						w.SetFaults(f)
+					},
+					Refuse: func(_ *testing.T, code skyport.Code) {
+						w.Refuse(cloud.Permanent(code, "the cloud says no"))
+					},
+					TakeBack: func(_ *testing.T, id skyport.PartitionID) { w.TakeBack(id) },
+					Vanish:   func(_ *testing.T, id skyport.PartitionID) { w.Vanish(id) },
+				}
 			})
 		})
 	}

@@ -167,18 +167,25 @@ func (e *exercise) severalNodes() {
 
 // unknownNames: what does not exist is refused for good, and nothing is left.
 func (e *exercise) unknownNames() {
-	for name, change := range map[string]func(*gate.PartitionSpec){
-		"flavor": func(s *gate.PartitionSpec) { s.Flavor = "no-such-flavor" },
-		"image":  func(s *gate.PartitionSpec) { s.Image = "no-such-image" },
-		"site":   func(s *gate.PartitionSpec) { s.Site = "no-such-site" },
+	for name, change := range map[skyport.Code]func(*gate.PartitionSpec){
+		skyport.CodeUnknownFlavor: func(s *gate.PartitionSpec) { s.Flavor = "no-such-flavor" },
+		skyport.CodeUnknownImage:  func(s *gate.PartitionSpec) { s.Image = "no-such-image" },
+		skyport.CodeUnknownSite:   func(s *gate.PartitionSpec) { s.Site = "no-such-site" },
 	} {
 		spec := e.spec(1)
 		change(&spec)
 		e.made[spec.ID] = true
-		if err := e.Provider.Create(e.Context(), spec); !errors.Is(err, gate.ErrPermanent) {
-			e.Errorf("unknown %s: got %v, want ErrPermanent", name, err)
-		}
-		e.until("nothing left of an unknown "+name, func() (bool, error) { return e.gone(e.Context(), spec.ID) })
+		e.until("answer to create", func() (bool, error) {
+			err := e.Provider.Create(e.Context(), spec)
+			if err == nil {
+				e.Fatalf("%s: got a partition, want ErrPermanent", name)
+			}
+			if code := skyport.CodeOf(err); errors.Is(err, gate.ErrPermanent) && code != name {
+				e.Errorf("%v: has code %s, want %s", err, code, name)
+			}
+			return errors.Is(err, gate.ErrPermanent), err
+		})
+		e.until("nothing left after "+string(name), func() (bool, error) { return e.gone(e.Context(), spec.ID) })
 	}
 	if _, err := e.Provider.Flavors(e.Context(), "no-such-site"); !errors.Is(err, gate.ErrPermanent) {
 		e.Errorf("flavors of an unknown site: got %v, want ErrPermanent", err)
@@ -210,14 +217,10 @@ func (e *exercise) deleteTwice() {
 	e.create(spec)
 	e.awaitUp(spec)
 	for range 3 {
-		if err := e.Provider.Delete(e.Context(), e.Site, spec.ID); err != nil {
-			e.Errorf("delete: %v", err)
-		}
+		e.delete(spec.ID)
 	}
 	e.remove(e.Context(), spec.ID)
-	if err := e.Provider.Delete(e.Context(), e.Site, spec.ID); err != nil {
-		e.Errorf("delete of what is gone: %v", err)
-	}
+	e.delete(spec.ID) // of what is gone
 	e.stays(spec.ID)
 }
 
@@ -229,14 +232,17 @@ func (e *exercise) deleteEarly() {
 	e.stays(spec.ID)
 }
 
-// stays looks a while longer whether something that is gone comes back.
+// stays looks a while longer whether something that is gone comes back. What a
+// list that lags shows again may be told, but only as being deleted.
 func (e *exercise) stays(id skyport.PartitionID) {
 	e.Helper()
 	for range 20 {
-		if ok, err := e.gone(e.Context(), id); !ok {
-			e.Fatalf("partition came back after its removal: %v", err)
+		s, err := e.Provider.Status(e.Context(), e.Site, id)
+		if err == nil && s.State != gate.StateDeleting {
+			e.Fatalf("partition came back after its removal: %s %s", s.State, s.Details)
 		}
 	}
+	e.until("gone again", func() (bool, error) { return e.gone(e.Context(), id) })
 }
 
 func (e *exercise) deleteTogether() {
@@ -295,9 +301,13 @@ func (e *exercise) lease() {
 	e.awaitUp(spec)
 	for _, by := range []time.Duration{2 * time.Hour, -30 * time.Minute} {
 		spec.Lease = spec.Lease.Add(by)
-		if err := e.Provider.Extend(e.Context(), e.Site, spec.ID, spec.Lease); err != nil {
-			e.Fatal(err)
-		}
+		e.until("extend", func() (bool, error) {
+			err := e.Provider.Extend(e.Context(), e.Site, spec.ID, spec.Lease)
+			if errors.Is(err, gate.ErrPermanent) || errors.Is(err, gate.ErrNotFound) {
+				e.Fatalf("extend: %v", err)
+			}
+			return err == nil, err
+		})
 		e.until("lease in status", func() (bool, error) {
 			s, err := e.Provider.Status(e.Context(), e.Site, spec.ID)
 			return s.Lease.Truncate(time.Second).Equal(spec.Lease), err
@@ -430,9 +440,7 @@ func (e *exercise) changes() {
 		s, err := e.Provider.Status(e.Context(), e.Site, spec.ID)
 		return err == nil && s.State == gate.StateUp
 	})
-	if err := e.Provider.Delete(e.Context(), e.Site, spec.ID); err != nil {
-		e.Fatal(err)
-	}
+	e.delete(spec.ID)
 	follow("gone", func() bool {
 		_, err := e.Provider.Status(e.Context(), e.Site, spec.ID)
 		return errors.Is(err, gate.ErrNotFound)

@@ -3,6 +3,7 @@ package gatetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -29,6 +30,27 @@ type Fixture struct {
 	// Patience is how long a partition may take to come up, a deletion to be
 	// complete, and a list to catch up; 0: 30 seconds.
 	Patience time.Duration
+
+	// NameMost is how long names of nodes may be; 0: 63, as everywhere.
+	NameMost int
+
+	// The rest lets the suite look behind the provider, and do at the site what
+	// providers do not. Nil leaves those tests out.
+
+	// Left names all that is at the site, resource by resource, whoever made it.
+	// When it is given, nothing may be left after a check but what was there before.
+	Left func(t *testing.T) []string
+	// Trouble switches on that the site fails now and then in passing, loses
+	// answers, and lists what was; or off.
+	Trouble func(t *testing.T, on bool)
+	// Refuse lets the site refuse the next creation for good, half way, in its
+	// own words for this code (such as [skyport.CodeNoCapacity]).
+	Refuse func(t *testing.T, code skyport.Code)
+	// TakeBack lets the site take back the nodes of a partition, as sites do
+	// with spot.
+	TakeBack func(t *testing.T, id skyport.PartitionID)
+	// Vanish removes what belongs to a partition, as somebody else would.
+	Vanish func(t *testing.T, id skyport.PartitionID)
 }
 
 // Exercise checks that a provider keeps the promises of [gate.Provider]. Each
@@ -56,12 +78,26 @@ func Exercise(t *testing.T, open func(t *testing.T) Fixture) {
 		"restart while creating":         (*exercise).restartEarly,
 		"restart while deleting":         (*exercise).restartDeleting,
 		"changes are told":               (*exercise).changes,
+		"never unknown while it is":      (*exercise).neverUnknown,
+		"create while deleting":          (*exercise).createDuring,
+		"create and delete together":     (*exercise).race,
+		"lost answers":                   (*exercise).lostAnswers,
+		"deadlines":                      (*exercise).deadlines,
+		"names of all kinds":             (*exercise).names,
+		"spot":                           (*exercise).spot,
+		"refused half way":               (*exercise).refused,
+		"taken back":                     (*exercise).takenBack,
+		"vanished":                       (*exercise).vanished,
+		"trouble":                        (*exercise).trouble,
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := &exercise{T: t, Fixture: open(t)}
 			e.prepare()
 			// Not as a cleanup: those of a remade provider would come first.
 			defer e.removeAll()
+			if e.Left != nil {
+				e.before = e.Left(t)
+			}
 			check(e)
 		})
 	}
@@ -71,7 +107,8 @@ func Exercise(t *testing.T, open func(t *testing.T) Fixture) {
 type exercise struct {
 	*testing.T
 	Fixture
-	made map[skyport.PartitionID]bool
+	made   map[skyport.PartitionID]bool
+	before []string // what was at the site
 }
 
 func (e *exercise) prepare() {
@@ -108,6 +145,16 @@ func (e *exercise) removeAll() {
 	for id := range e.made {
 		e.remove(e.Context(), id)
 	}
+	if e.Left == nil {
+		return
+	}
+	e.until("nothing left at the site", func() (bool, error) {
+		left := slices.DeleteFunc(e.Left(e.T), func(name string) bool { return slices.Contains(e.before, name) })
+		if len(left) > 0 {
+			return false, fmt.Errorf("there are %d resources, such as %s", len(left), left[0])
+		}
+		return true, nil
+	})
 }
 
 // spec asks for n nodes under a fresh id.
@@ -152,6 +199,9 @@ func (e *exercise) await(spec gate.PartitionSpec, state gate.State) (status gate
 			if status.State == gate.StateFailed && state != gate.StateFailed {
 				e.Fatalf("partition failed: %s", status.Details)
 			}
+			if lease := status.Lease.Truncate(time.Second); status.State == gate.StateUp && !lease.Equal(spec.Lease) {
+				return false, fmt.Errorf("lease ends %v, want %v", lease, spec.Lease)
+			}
 			if status.State == state {
 				return true, nil
 			}
@@ -173,9 +223,6 @@ func (e *exercise) sane(spec gate.PartitionSpec, s gate.PartitionStatus) {
 	}
 	if s.State != gate.StateUp {
 		return
-	}
-	if !s.Lease.Truncate(time.Second).Equal(spec.Lease) {
-		e.Errorf("lease ends %v, want %v", s.Lease, spec.Lease)
 	}
 	if s.Created.IsZero() {
 		e.Error("an up partition has no creation time")
@@ -207,6 +254,18 @@ func (e *exercise) remove(ctx context.Context, id skyport.PartitionID) {
 			return false, err
 		}
 		return e.gone(ctx, id)
+	})
+}
+
+// delete asks for a removal, again when the answer is a passing error.
+func (e *exercise) delete(id skyport.PartitionID) {
+	e.Helper()
+	e.until("delete", func() (bool, error) {
+		err := e.Provider.Delete(e.Context(), e.Site, id)
+		if errors.Is(err, gate.ErrPermanent) || errors.Is(err, gate.ErrNotFound) {
+			e.Fatalf("delete: %v", err)
+		}
+		return err == nil, err
 	})
 }
 
