@@ -1,6 +1,11 @@
 package skyport
 
-import "time"
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
 
 // Cost is what nodes cost, of one currency: different currencies are never
 // added up.
@@ -60,4 +65,14 @@ type BudgetStatus struct {
 	Spent   float64   `json:"spent" doc:"In the period, running partitions included"`
 	Since   time.Time `json:"since,omitzero" doc:"Beginning of the period; absent: all time"`
 	UsedUp  bool      `json:"used_up" doc:"New jobs are refused, and queued ones wait"`
+}
+
+// Money spells an amount for people: with two decimals, and four where it is
+// small. The currency may be empty.
+func Money(amount float64, currency string) string {
+	words := fmt.Sprintf("%.2f", amount)
+	if amount != 0 && math.Abs(amount) < 1 {
+		words = fmt.Sprintf("%.4f", amount)
+	}
+	return strings.TrimSpace(words + " " + currency)
 }

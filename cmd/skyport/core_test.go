@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/internal/core/api"
 	"github.com/openworkload/skyport/internal/core/api/apitest"
 	"github.com/openworkload/skyport/internal/transfer"
 )
@@ -203,6 +204,26 @@ func TestLists(t *testing.T) {
 		j.Site, j.Flavor, j.Details, j.Address, j.NodeNames = "west", "Standard_D4s_v5", "Running", "127.1.2.3", []string{"swm-9d000000-main"}
 		j.Request.Ports = []skyport.Port{{Number: 8888, Direction: skyport.In}}
 	})
+	f.Spending.Of = func(q api.CostQuery) []skyport.Cost {
+		switch {
+		case q.Job == running:
+			return []skyport.Cost{{Key: string(running), Currency: "USD", Amount: 0.0421, Running: 0.0021, NodeHours: 0.22}}
+		case q.Job == done:
+			return []skyport.Cost{{Key: string(done), Amount: 1.5, NodeHours: 3}, {Key: string(done), Currency: "EUR", Amount: 2}}
+		case q.Job != "":
+			return nil
+		}
+		return []skyport.Cost{
+			{Key: "some " + string(q.By), Currency: "EUR", Amount: 1234.5, Running: 0.25, NodeHours: 4321.987},
+			{Key: "some " + string(q.By) + " " + q.Since + " " + q.Until, Currency: "USD", Amount: 0.001, NodeHours: 0.01, Unpriced: true},
+		}
+	}
+	f.Spending.Budgets = []skyport.BudgetStatus{
+		{Account: "default", Budget: skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetMonth}, Spent: 81.2, Since: noon.AddDate(0, 0, 1-noon.Day()).Truncate(24 * time.Hour)},
+		{Account: "lab", Budget: skyport.Budget{Amount: 5, Period: skyport.BudgetTotal, EndJobs: true}, Spent: 5.01, UsedUp: true},
+		{Account: "theirs", Budget: skyport.Budget{Amount: 5, Period: skyport.BudgetTotal}, Spent: 4},
+	}
+	f.Catalog.Accounts = []skyport.Account{{Name: "default", Users: []string{"*"}}, {Name: "lab", Users: []string{"*"}}, {Name: "theirs", Users: []string{"somebody"}}}
 	f.Write(done, 1, skyport.Stdout, "one\ntwo\nthree")
 	f.Write(done, 1, skyport.Stderr, "trouble\n")
 
@@ -232,6 +253,8 @@ func TestLists(t *testing.T) {
 		"nodes":            "nodes",
 		"partitions":       "partitions",
 		"partitions-all":   "partitions --all",
+		"cost":             "cost",
+		"cost-month":       "cost --by month --since 2026-11 --until 2026-11-22",
 		"gc":               "gc --dry-run",
 		"gc-site":          "gc --site local",
 		"dry-run":          "submit --dry-run --cpus 2 -- echo hello",

@@ -59,7 +59,7 @@ skyport submit --follow job.sh.`,
 	add(groupJobs,
 		newSubmitCommand(a), newJobsCommand(a), newShowCommand(a), newLogsCommand(a), newEventsCommand(a),
 		newWaitCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newCpCommand(a),
-		newPortsCommand(a), newMetricsCommand(a), newResultsCommand(a),
+		newPortsCommand(a), newMetricsCommand(a), newCostCommand(a), newResultsCommand(a),
 		newCancelCommand(a), newRequeueCommand(a), newPurgeCommand(a),
 	)
 	add(groupSites,

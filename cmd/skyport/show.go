@@ -22,8 +22,9 @@ func newShowCommand(a *app) *cobra.Command {
 		Use:   "show [flags] JOB",
 		Short: "Show a job with its timeline",
 		Long: `Show all that is known of a job: what it asks for, where it is, how it ended,
-and its timeline: how long it was queued, waited for nodes, uploaded, ran,
-downloaded and had its nodes removed, with the bytes that were moved.
+what it cost, and its timeline: how long it was queued, waited for nodes,
+uploaded, ran, downloaded and had its nodes removed, with the bytes that were
+moved.
 
 ` + jobHelp,
 		Example: lines(
@@ -45,6 +46,7 @@ type jobReport struct {
 	Attempts []skyport.Attempt `json:"attempts"`
 	Ports    []skyport.JobPort `json:"ports"`
 	Timeline []skyport.Step    `json:"timeline"`
+	Costs    []skyport.Cost    `json:"costs"`
 }
 
 func runShow(ctx context.Context, a *app, opts showOptions, arg string) error {
@@ -80,6 +82,10 @@ func runShow(ctx context.Context, a *app, opts showOptions, arg string) error {
 	if report.Timeline, err = c.Timeline(ctx, job.ID); err != nil {
 		return err
 	}
+	if report.Costs, err = c.JobCost(ctx, job.ID); err != nil {
+		return err
+	}
+	report.Costs = list(report.Costs)
 	report.Attempts, report.Ports, report.Timeline = list(report.Attempts), list(report.Ports), list(report.Timeline)
 	if a.JSON {
 		return a.printJSON(report)
@@ -131,6 +137,7 @@ func printJob(a *app, report jobReport) {
 	if !job.StartTime.IsZero() {
 		say("ran", duration(job.Duration(now)))
 	}
+	say("cost", costWordsOf(report.Costs))
 	if job.ResultBytes > 0 {
 		say("results", job.ResultBytes.String())
 	}

@@ -39,7 +39,7 @@ accepted, and it is never lost from then on.
 With --follow the command stays: progress goes to standard error, the output of
 the job to standard output and standard error, until the job has ended; Ctrl-C
 leaves the job alone. With --dry-run nothing is submitted: it shows what the job
-asks for and where it would run now, at which price.`,
+asks for and where it would run now, at which price, and what it would cost.`,
 		Example: lines(
 			"skyport submit job.sh",
 			"skyport submit --follow --cpus 4 --time 1h job.sh",
@@ -132,6 +132,10 @@ func runSubmit(ctx context.Context, a *app, opts submitOptions, args []string, d
 	job, err := submit(ctx, a, c, sub)
 	if err != nil {
 		return script.blame(err)
+	}
+	if !a.JSON {
+		a.printWarnings(job) // of a budget that comes to its end
+		job.Warnings = nil
 	}
 	switch {
 	case opts.follow:
@@ -316,6 +320,9 @@ func showPlan(ctx context.Context, a *app, c *client.Client, sub client.Submissi
 	}
 	a.Out.printf("%s", jobscript.Format(plan.Request))
 	a.Out.printf("\n%s\n", placement(plan))
+	if words := estimateWords(plan); words != "" {
+		a.Out.printf("%s\n", words)
+	}
 	if plan.Reason != "" {
 		a.Out.printf("It would wait: %s\n", oneLine(plan.Reason))
 	}
@@ -327,7 +334,7 @@ func placement(p skyport.Plan) string {
 		return "No place for it now."
 	}
 	nodes := count(p.Nodes, "node")
-	at := fmt.Sprintf("%s of flavor %s at %s, %s", nodes, p.Flavor, p.Site, price(p.Price))
+	at := fmt.Sprintf("%s of flavor %s at %s, %s", nodes, p.Flavor, p.Site, planPrice(p))
 	if p.Partition != "" {
 		return "On partition " + p.Partition.Short() + ", which is there: " + at + "."
 	}

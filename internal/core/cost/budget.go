@@ -95,7 +95,7 @@ func (p *Purse) String() string {
 	if p.Since.IsZero() {
 		period = "in all"
 	}
-	return fmt.Sprintf("%s of %s %s (%.0f %%)", Amount(p.Spent.Float(), ""), Amount(p.Budget.Amount, p.Budget.Currency), period,
+	return fmt.Sprintf("%s of %s %s (%.0f %%)", skyport.Money(p.Spent.Float(), ""), skyport.Money(p.Budget.Amount, p.Budget.Currency), period,
 		math.Floor(100*p.Spent.Float()/p.Budget.Amount))
 }
 
@@ -147,17 +147,4 @@ func (p *Purse) Refusal() error {
 // Status is what terminals are told.
 func (p *Purse) Status() skyport.BudgetStatus {
 	return skyport.BudgetStatus{Account: p.Account, Budget: p.Budget, Spent: p.Spent.Float(), Since: p.Since, UsedUp: p.Level == UsedUp}
-}
-
-// Amount spells an amount of money with at least two decimals, and as many as
-// small ones need.
-func Amount(amount float64, currency string) string {
-	text := fmt.Sprintf("%.2f", amount)
-	if amount != 0 && math.Abs(amount) < 1 {
-		text = fmt.Sprintf("%.4f", amount)
-	}
-	if currency == "" {
-		return text
-	}
-	return text + " " + currency
 }

@@ -259,14 +259,3 @@ func TestNextIsWhenTheLevelChanges(t *testing.T) {
 		}
 	})
 }
-
-func TestAmountWords(t *testing.T) {
-	t.Parallel()
-	for want, got := range map[string]string{
-		"0.00": cost.Amount(0, ""), "0.0123 USD": cost.Amount(0.0123, "USD"), "12.35 EUR": cost.Amount(12.345001, "EUR"), "0.00 EUR": cost.Amount(0, "EUR"),
-	} {
-		if got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}

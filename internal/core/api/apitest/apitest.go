@@ -161,7 +161,7 @@ func (b *Backend) Plan(_ context.Context, _ api.User, sub api.Submission) (skypo
 	if err := b.failing("Plan"); err != nil {
 		return skyport.Plan{}, err
 	}
-	return skyport.Plan{Request: skyport.Request{Nodes: 1, Comment: string(sub.Script)}, Site: "local", Flavor: "local.1", Nodes: 1, Price: 0.5}, nil
+	return skyport.Plan{Request: skyport.Request{Nodes: 1, Comment: string(sub.Script)}, Site: "local", Flavor: "local.1", Nodes: 1, Price: 0.5, Currency: "EUR"}, nil
 }
 
 // Job implements [api.Backend].
