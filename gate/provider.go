@@ -67,6 +67,12 @@ type Watcher interface {
 	Changed() <-chan struct{}
 }
 
+// Troubled is implemented by providers that know of trouble with how they are
+// configured and serve on without, as they were. Whoever lists the sites is told.
+type Troubled interface {
+	Troubles() []error
+}
+
 // Checker is implemented by providers that can say beforehand whether a site
 // is usable: skyport gate check asks them.
 type Checker interface {

@@ -143,6 +143,13 @@ func (s *Server) describe(mux *http.ServeMux) {
 func (s *Server) listSites(ctx context.Context, _ *struct{}) (*sitesAnswer, error) {
 	a := &sitesAnswer{}
 	sites, problems := s.allSites(ctx)
+	for _, h := range s.houses {
+		if troubled, ok := h.provider.(Troubled); ok {
+			for _, err := range troubled.Troubles() {
+				problems = append(problems, SiteProblem{Kind: h.provider.Kind(), Details: err.Error()})
+			}
+		}
+	}
 	a.Body.Sites, a.Body.Problems = full(sites), problems
 	return a, nil
 }

@@ -63,13 +63,18 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 		return err
 	}
 	defer func() { err = errors.Join(err, closeProviders()) }()
+	clouds, err := openClouds(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, clouds.Close()) }()
 
 	certificate, err := pki.NewReloader(s.GateFiles(), log)
 	if err != nil {
 		return fmt.Errorf("start the gate: %w", err)
 	}
 	server := gate.NewServer(gate.Options{
-		Providers: providers,
+		Providers: append(providers, clouds.providers()...),
 		Authorize: func(r *http.Request) error { return onlyCore(certificate, r) },
 		Logger:    log,
 		Version:   readVersion().Version,
@@ -93,6 +98,10 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 	parts.Go(func() error { return server.Run(ctx) })
 	parts.Go(func() error {
 		certificate.Renew(ctx, pki.Renewal{Issuer: s.ClusterCA(), Life: s.Config.CertificateLife})
+		return nil
+	})
+	parts.Go(func() error {
+		clouds.follow(ctx)
 		return nil
 	})
 	parts.Go(func() error {

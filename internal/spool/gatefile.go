@@ -24,6 +24,8 @@ import (
 // zero value is no clouds.
 type GateFile struct {
 	Sites []CloudSite `json:"sites"`
+	// Absent is true when there was no file to read.
+	Absent bool `json:"-"`
 }
 
 // CloudSite is one site of a cloud. Fields that its kind does not have are
@@ -200,7 +202,7 @@ func (s *Spool) LoadGateFile() (GateFile, error) {
 	path := s.GateFile()
 	file, err := ReadGateFile(path, os.LookupEnv, s.Config.siteNames())
 	if errors.Is(err, fs.ErrNotExist) && s.Config.Gate.Config == "" {
-		return GateFile{}, nil
+		return GateFile{Absent: true}, nil
 	}
 	return file, err
 }
