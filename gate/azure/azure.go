@@ -109,7 +109,7 @@ func New(o Options) (cloud.Cloud, error) {
 	if err := s.open(options); err != nil {
 		return nil, skyport.Errorf(skyport.CodeInvalid, "azure site %q: %w", o.Name, err)
 	}
-	s.public = runtime.NewPipeline("skyport", "v1", runtime.PipelineOptions{}, &base)
+	s.public = runtime.NewPipeline("skyport", "v1.0.0", runtime.PipelineOptions{}, &base)
 	return s, nil
 }
 
@@ -119,7 +119,7 @@ func (s *site) open(options *arm.ClientOptions) error {
 	s.resourceClients, s.machineClients, s.networkClients = &resourceClients{}, &machineClients{}, &networkClients{}
 	id, who := s.o.Subscription, azcore.TokenCredential(s.login)
 	s.subscriptions, errs[0] = armsubscriptions.NewClient(who, options)
-	s.arm, errs[1] = arm.NewClient("skyport", "v1", who, options)
+	s.arm, errs[1] = arm.NewClient("skyport", "v1.0.0", who, options)
 	s.groups, errs[2] = armresources.NewResourceGroupsClient(id, who, options)
 	s.deployments, errs[3] = armresources.NewDeploymentsClient(id, who, options)
 	s.operations, errs[4] = armresources.NewDeploymentOperationsClient(id, who, options)

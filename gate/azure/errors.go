@@ -150,7 +150,10 @@ func (s *site) judgeCode(f fault, status int, after time.Duration, what string) 
 	case strings.HasSuffix(code, "QuotaExceeded"), strings.HasSuffix(code, "CountLimitReached"),
 		code == "ResourceQuotaExceeded", code == "OperationNotAllowed" && strings.Contains(strings.ToLower(f.Message), "quota"):
 		return s.quota(f, what)
-	case strings.Contains(code, "Image") && strings.HasSuffix(code, "NotFound"), missingImage[code]:
+	case code == "InvalidParameter" && f.Target == "vmSize":
+		return cloud.Permanent(skyport.CodeNoCapacity, "%s: the size is not to be had in %s: %s", what, s.o.Region, text).
+			WithHint("Try another flavor or region.")
+	case strings.Contains(code, "Image") && strings.HasSuffix(code, "NotFound"), missingImage[code], code == "InvalidParameter" && f.Target == "imageReference":
 		return cloud.Permanent(skyport.CodeUnknownImage, "%s: the image cannot be had: %s", what, text).
 			WithHint("az vm image show --location %s --urn publisher:offer:sku:version tells whether it exists; "+
 				"az vm image terms accept --urn … accepts the terms of one that is sold.", s.o.Region)
@@ -191,7 +194,9 @@ var (
 		"DisallowedOperation", "AuthorizationPermissionMismatch")
 	passing = set("InternalServerError", "InternalExecutionError", "InternalOperationError", "NetworkingInternalOperationError", "ServiceUnavailable",
 		"RetryableError", "RetryableErrorDueToAnotherOperation", "AnotherOperationInProgress", "OperationPreempted", "ServerTimeout", "GatewayTimeout",
-		"ResourceGroupBeingDeleted", "ResourceGroupDeletionBlocked", "DeploymentActive", "DeploymentBeingDeleted", "StorageFailure")
+		"ResourceGroupBeingDeleted", "ResourceGroupDeletionBlocked", "DeploymentActive", "DeploymentBeingDeleted", "StorageFailure",
+		// What was made a moment ago is not yet seen everywhere.
+		"InvalidResourceReference")
 	final = set("PropertyChangeNotAllowed", "OSProvisioningTimedOut", "OSProvisioningClientError", "OSProvisioningInternalError", "ReservedResourceName",
 		"BadRequest", "InvalidTemplate", "LocationNotAvailableForResourceType", "LocationNotAvailableForResourceGroup")
 )
