@@ -203,17 +203,21 @@ func (s *site) Images(ctx context.Context) ([]skyport.Image, error) {
 		if name == i.ID {
 			continue // found by its id too, not listed twice
 		}
-		comment := i.Name
-		if i.MinDisk > 0 {
-			comment += ", needs a disk of " + (skyport.Bytes(i.MinDisk) << 30).String()
-		}
-		offered = append(offered, skyport.Image{
-			ID: gate.StableID(kindName, s.o.Name, "image", name), Name: name, Site: s.o.Name, Kind: skyport.ImageCloud,
-			Comment: comment, Arch: goArch(cmp.Or(i.MachineHW, i.Machine)),
-		})
+		offered = append(offered, s.offer(name, i))
 	}
 	slices.SortFunc(offered, func(a, b skyport.Image) int { return strings.Compare(a.Name, b.Name) })
 	return offered, nil
+}
+
+func (s *site) offer(name string, i image) skyport.Image {
+	comment := i.Name
+	if i.MinDisk > 0 {
+		comment += ", needs a disk of " + (skyport.Bytes(i.MinDisk) << 30).String()
+	}
+	return skyport.Image{
+		ID: gate.StableID(kindName, s.o.Name, "image", name), Name: name, Site: s.o.Name, Kind: skyport.ImageCloud,
+		Comment: comment, Arch: goArch(cmp.Or(i.MachineHW, i.Machine)),
+	}
 }
 
 // images lists and remembers all images: by their names, the newest of each,
@@ -277,6 +281,12 @@ func (s *site) image(ctx context.Context, name string) (image, error) {
 			WithHint("openstack image list --status active")
 	}
 	return i, nil
+}
+
+// ResolveImage finds an image by its id, which the catalogue does not list.
+func (s *site) ResolveImage(ctx context.Context, name string) (skyport.Image, error) {
+	i, err := s.image(ctx, name)
+	return s.offer(name, i), err
 }
 
 func (s *site) forgetCatalogue() {

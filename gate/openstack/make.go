@@ -67,7 +67,7 @@ func (s *site) Make(ctx context.Context, plan cloud.Plan, tell func(text string)
 
 // prepare finds out what can be wrong before anything is made.
 func (m *making) prepare(ctx context.Context) (err error) {
-	if m.flavor, err = m.site.flavor(ctx, m.plan.Flavor); err != nil {
+	if m.flavor, err = m.site.flavor(ctx, m.plan.NodeFlavor.Name); err != nil {
 		return err
 	}
 	if m.image, err = m.site.image(ctx, m.plan.NodeImage.Name); err != nil {
@@ -149,11 +149,11 @@ func (m *making) nodes(ctx context.Context) error {
 		g.Go(func() error { return m.makeFloat(ctx, ports[0]) })
 	}
 	g.Go(func() error {
-		each, ctx := errgroup.WithContext(ctx)
+		servers, each := errgroup.WithContext(ctx)
 		for i := range m.plan.Nodes {
-			each.Go(func() error { return m.makeServer(ctx, i, ports[i]) })
+			servers.Go(func() error { return m.makeServer(each, i, ports[i]) })
 		}
-		if err := each.Wait(); err != nil {
+		if err := servers.Wait(); err != nil {
 			return err
 		}
 		return m.awaitServers(ctx)

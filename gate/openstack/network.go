@@ -185,7 +185,7 @@ func (s *site) choose(id skyport.PartitionID, others []thing, nodes, try int) (n
 	}
 	used = append(used, s.o.Avoid...)
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // a hash takes all
+	_, _ = h.Write([]byte(id))            // a hash takes all
 	start := h.Sum32() + uint32(try)*7919 //nolint:gosec // a few tries
 	s.subnets.Lock()
 	defer s.subnets.Unlock()
@@ -228,3 +228,6 @@ func overlaps(err error) bool {
 	r, ok := refused(err)
 	return ok && strings.Contains(strings.ToLower(r.message), "overlap")
 }
+
+// Sources are those of the configuration, where it has them.
+func (s *site) Sources() cloud.Sources { return cloud.Sources{Fixed: s.o.SSHFrom} }

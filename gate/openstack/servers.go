@@ -1,12 +1,9 @@
 package openstack
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 
@@ -14,31 +11,20 @@ import (
 	"github.com/openworkload/skyport/gate/cloud"
 )
 
-// userDataRoom is what Nova takes, in base64.
+// pack compresses what each node boots with; cloud-init reads it so. Nova takes it
+// in base64, up to 65535 bytes of it:
 // https://docs.openstack.org/nova/latest/user/metadata.html#user-provided-data
-const userDataRoom = 65535
-
-// pack compresses what each node boots with; cloud-init reads it so.
 func pack(plan cloud.Plan) ([]string, error) {
 	packed := make([]string, len(plan.Nodes))
 	for i, text := range plan.UserData {
 		if i >= len(packed) || text == "" {
 			continue
 		}
-		var b bytes.Buffer
-		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-		if err == nil {
-			_, err = io.WriteString(w, text)
-		}
-		if err == nil {
-			err = w.Close()
-		}
+		small, err := cloud.UserData(text)
 		if err != nil {
-			return nil, cloud.Permanent(skyport.CodeInternal, "compress the user data: %w", err)
+			return nil, err
 		}
-		if packed[i] = base64.StdEncoding.EncodeToString(b.Bytes()); len(packed[i]) > userDataRoom {
-			return nil, cloud.Permanent(skyport.CodeTooLarge, "user data of node %s has %d bytes, the cloud takes %d", plan.Nodes[i], len(packed[i]), userDataRoom)
-		}
+		packed[i] = base64.StdEncoding.EncodeToString(small)
 	}
 	return packed, nil
 }

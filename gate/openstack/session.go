@@ -39,13 +39,13 @@ type session struct {
 	compute, network, image, identity *gophercloud.ServiceClient
 	volume                            *gophercloud.ServiceClient // nil: the cloud has none
 
-	minor             int // of the compute API
-	project, user     string
-	roles             []string
-	credential        string    // id of the application credential, if it is one
-	expires           time.Time // of the application credential; zero: never, or not known
-	warned            time.Time
-	missing           []string // services that the catalogue does not have
+	minor         int // of the compute API
+	project, user string
+	roles         []string
+	credential    string    // id of the application credential, if it is one
+	expires       time.Time // of the application credential; zero: never, or not known
+	warned        time.Time
+	missing       []string // services that the catalogue does not have
 }
 
 // open gives the session, a new one when the credentials have changed.
@@ -155,20 +155,18 @@ func transport(a account) (*http.Transport, error) {
 // describe reads what the token says of us.
 func (se *session) describe() {
 	var token struct {
-		Token struct {
-			User    struct{ ID string }
-			Project struct{ ID string }
-			Roles   []struct{ Name string }
+		User    struct{ ID string }
+		Project struct{ ID string }
+		Roles   []struct{ Name string }
 
-			Credential struct{ ID string } `json:"application_credential"`
-		}
+		Credential struct{ ID string } `json:"application_credential"`
 	}
 	result, ok := se.provider.GetAuthResult().(interface{ ExtractInto(to any) error })
 	if !ok || result.ExtractInto(&token) != nil {
 		return
 	}
-	se.user, se.project, se.credential = token.Token.User.ID, token.Token.Project.ID, token.Token.Credential.ID
-	for _, role := range token.Token.Roles {
+	se.user, se.project, se.credential = token.User.ID, token.Project.ID, token.Credential.ID
+	for _, role := range token.Roles {
 		se.roles = append(se.roles, role.Name)
 	}
 }
