@@ -91,9 +91,6 @@ func New(o Options) (cloud.Cloud, error) {
 	o.DefaultImage = cmp.Or(o.DefaultImage, "ubuntu-24.04")
 	o.PriceRegion = cmp.Or(o.PriceRegion, "us-east-1")
 	o.Poll = cmp.Or(o.Poll, 2*time.Second)
-	if len(o.Flavors) == 0 {
-		o.Flavors = DefaultFlavors()
-	}
 	c := &Cloud{o: o, chosen: chosen, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("site", o.Name)}
 	load := []func(*config.LoadOptions) error{
 		// Few tries, soon over: the provider above knows better when to come again.
@@ -108,9 +105,6 @@ func New(o Options) (cloud.Cloud, error) {
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
 	}
-	if o.HTTP != nil {
-		load = append(load, config.WithHTTPClient(o.HTTP))
-	}
 	if own := o.credentials(); own != nil {
 		load = append(load, config.WithCredentialsProvider(own))
 	}
@@ -118,6 +112,9 @@ func New(o Options) (cloud.Cloud, error) {
 	var err error
 	if c.config, err = config.LoadDefaultConfig(context.Background(), load...); err != nil {
 		return nil, skyport.Errorf(skyport.CodeInvalid, "site %s: read the configuration of AWS: %w", o.Name, err)
+	}
+	if o.HTTP != nil { // not by an option of the load: that fails where AWS_CA_BUNDLE is set
+		c.config.HTTPClient = o.HTTP
 	}
 	if c.config.Region == "" {
 		return nil, skyport.Errorf(skyport.CodeInvalid, "site %s has no region", o.Name).WithHint("say region: eu-central-1, for instance")

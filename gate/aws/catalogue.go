@@ -52,51 +52,67 @@ func architecture(t types.InstanceTypeInfo) string {
 
 // Flavors lists the region's instance types that the site offers.
 func (c *Cloud) Flavors(ctx context.Context) ([]skyport.Flavor, error) {
-	prices, priced, err := c.onDemandPrices(ctx)
+	offered, err := c.instanceTypes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	spot, err := c.spotPrices(ctx)
+	prices, err := c.onDemandPrices(ctx)
 	if err != nil {
 		return nil, err
 	}
-	in := &ec2.DescribeInstanceTypesInput{MaxResults: sdk.Int32(100), Filters: []types.Filter{
-		{Name: sdk.String("bare-metal"), Values: []string{"false"}},
-		{Name: sdk.String("current-generation"), Values: []string{"true"}},
-	}}
-	var flavors []skyport.Flavor
+	var names []string
+	const few = 100 // types that may be named in a call
+	for _, t := range offered {
+		if len(offered) <= few {
+			names = append(names, string(t.InstanceType))
+		}
+	}
+	spot, err := c.spotPrices(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	flavors := make([]skyport.Flavor, 0, len(offered))
+	for _, t := range offered {
+		f := c.flavor(t)
+		price, known := prices[f.Name]
+		f.Price, f.Unpriced = price, !known
+		if slices.Contains(t.SupportedUsageClasses, types.UsageClassTypeSpot) {
+			f.SpotPrice = least(spot[f.Name])
+		}
+		flavors = append(flavors, f)
+	}
+	slices.SortFunc(flavors, func(a, b skyport.Flavor) int { return strings.Compare(a.Name, b.Name) })
+	return flavors, nil
+}
+
+// instanceTypes are those that fit the patterns, are virtual machines and can be
+// had on demand. Without patterns of the configuration only current generations count.
+func (c *Cloud) instanceTypes(ctx context.Context) ([]types.InstanceTypeInfo, error) {
+	in := &ec2.DescribeInstanceTypesInput{MaxResults: sdk.Int32(100), Filters: []types.Filter{{Name: sdk.String("bare-metal"), Values: []string{"false"}}}}
+	patterns := c.o.Flavors
+	if len(patterns) == 0 {
+		patterns = DefaultFlavors()
+		in.Filters = append(in.Filters, types.Filter{Name: sdk.String("current-generation"), Values: []string{"true"}})
+	} else if !strings.ContainsAny(strings.Join(patterns, ""), `[\`) { // EC2 knows * and ? itself
+		in.Filters = append(in.Filters, types.Filter{Name: sdk.String("instance-type"), Values: patterns})
+	}
+	var offered []types.InstanceTypeInfo
 	for pages := ec2.NewDescribeInstanceTypesPaginator(c.ec2, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, c.explain(err, "list instance types")
 		}
 		for _, t := range page.InstanceTypes {
-			name := string(t.InstanceType)
-			if !c.offers(name) || t.VCpuInfo == nil || t.MemoryInfo == nil ||
-				!slices.Contains(t.SupportedVirtualizationTypes, types.VirtualizationTypeHvm) {
-				continue
+			fits := slices.ContainsFunc(patterns, func(pattern string) bool {
+				ok, err := path.Match(pattern, string(t.InstanceType))
+				return ok && err == nil
+			})
+			if fits && t.VCpuInfo != nil && t.MemoryInfo != nil && slices.Contains(t.SupportedUsageClasses, types.UsageClassTypeOnDemand) {
+				offered = append(offered, t)
 			}
-			f := c.flavor(t)
-			price, known := prices[name]
-			if priced && !known && !slices.Contains(t.SupportedUsageClasses, types.UsageClassTypeOnDemand) {
-				continue // sold in blocks or not at all
-			}
-			f.Price, f.Unpriced = price, !known
-			if slices.Contains(t.SupportedUsageClasses, types.UsageClassTypeSpot) {
-				f.SpotPrice = least(spot[name])
-			}
-			flavors = append(flavors, f)
 		}
 	}
-	slices.SortFunc(flavors, func(a, b skyport.Flavor) int { return strings.Compare(a.Name, b.Name) })
-	return flavors, nil
-}
-
-func (c *Cloud) offers(name string) bool {
-	return slices.ContainsFunc(c.o.Flavors, func(pattern string) bool {
-		ok, err := path.Match(pattern, name)
-		return ok && err == nil
-	})
+	return offered, nil
 }
 
 // flavor is an instance type without its price. Its storage is the system disk:

@@ -59,19 +59,19 @@ type product struct {
 	} `json:"terms"`
 }
 
-// onDemandPrices are the prices per hour by instance type. priced is false when
-// the gate may not ask for them: flavors have no price then.
-func (c *Cloud) onDemandPrices(ctx context.Context) (prices map[string]float64, priced bool, err error) {
-	prices = map[string]float64{}
+// onDemandPrices are the prices per hour by instance type; none when the gate
+// may not ask for them: flavors have no price then.
+func (c *Cloud) onDemandPrices(ctx context.Context) (map[string]float64, error) {
+	prices := map[string]float64{}
 	for pages := pricing.NewGetProductsPaginator(c.prices, c.products()); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			err = c.explain(err, "read the price list")
 			if skyport.CodeOf(err) == skyport.CodeCredentials {
 				c.log.WarnContext(ctx, "flavors have no price, for pricing:GetProducts is refused", "error", err)
-				return nil, false, nil //nolint:nilerr // told: the catalogue does without
+				return nil, nil //nolint:nilerr // told: the catalogue does without
 			}
-			return nil, false, err
+			return nil, err
 		}
 		for _, text := range page.PriceList {
 			if name, price, ok := c.read(text); ok {
@@ -79,7 +79,7 @@ func (c *Cloud) onDemandPrices(ctx context.Context) (prices map[string]float64, 
 			}
 		}
 	}
-	return prices, true, nil
+	return prices, nil
 }
 
 // read takes the price per hour out of an entry.
