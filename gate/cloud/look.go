@@ -23,8 +23,9 @@ type flight struct {
 
 // listing is when the site was listed last.
 type listing struct {
-	seq uint64
-	at  time.Time
+	seq    uint64
+	at     time.Time
+	failed bool // a later one has
 }
 
 // staleLimit is how long old lists are told while the cloud wants to be left alone.
@@ -91,8 +92,11 @@ func (s *site) fly(f *flight) {
 	s.mu.Lock()
 	changed := false
 	if err == nil {
-		changed = s.absorb(found, f.seq)
-		s.listed = listing{f.seq, began}
+		// Who was told of an error may wait for a change before asking again.
+		changed = s.absorb(found, f.seq) || s.listed.failed
+		s.listed = listing{seq: f.seq, at: began}
+	} else {
+		s.listed.failed = true
 	}
 	f.err = err
 	s.flight = nil
@@ -165,7 +169,7 @@ func (s *site) absorb(found []Found, seq uint64) bool {
 			}
 			r.found = nil
 			if r.work == nil && r.failure == nil && !r.removed {
-				r.made, r.whole = false, nil
+				r.made, r.ours, r.whole = false, false, nil
 			}
 		}
 		if r.idle(now) {
@@ -185,7 +189,7 @@ func (s *site) follow(r *record, f *Found, now time.Time) {
 	case r.removed:
 		s.log.Warn("something of a removed partition is still listed and is removed again", "partition", r.id)
 		s.startClearing(r, &work{removes: true, known: true})
-	case f.Tags.Condemned && (!r.made || !lagging):
+	case f.Tags.Condemned && (!r.ours || !lagging):
 		s.log.Info("removal goes on", "partition", r.id, "owner", f.Tags.Owner)
 		r.tags = f.Tags
 		s.startClearing(r, &work{removes: true, known: true})
@@ -194,6 +198,9 @@ func (s *site) follow(r *record, f *Found, now time.Time) {
 			r.tags = f.Tags
 		}
 		if f.Made {
+			if !r.made && now.Sub(f.Created) < s.o.CreateLimit { // lists may be from before yet
+				r.settled = now.Add(s.lag)
+			}
 			r.made, r.whole = true, f
 		}
 		if !r.lease.IsZero() && (f.Tags.Lease.Equal(r.lease) || !now.Before(r.leaseUntil)) {

@@ -59,7 +59,7 @@ func (s *site) create(ctx context.Context, spec gate.PartitionSpec) error {
 	}
 	r := s.record(spec.ID)
 	r.tags, r.nodes, r.created, r.sources = plan.Tags, spec.Nodes, time.Now(), spell(plan.Sources)
-	r.made, r.whole, r.removed = false, nil, false
+	r.made, r.ours, r.whole, r.removed = false, false, nil, false
 	if r.found != nil { // a creation that was cut off: what it made is open to the sources of that time
 		r.sources = ""
 	}

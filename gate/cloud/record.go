@@ -24,6 +24,7 @@ type record struct {
 	found *Found // what the lists show; nil: nothing
 	whole *Found // what they showed when it was made
 	made  bool   // it was, as this process or the lists said
+	ours  bool   // it was made by this process
 
 	removed bool      // by this process
 	settled time.Time // until then what this process did counts more than the lists

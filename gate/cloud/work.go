@@ -87,7 +87,7 @@ func (s *site) build(ctx context.Context, r *record, w *work) {
 		return
 	}
 	if err == nil {
-		r.made, r.work, r.found = true, nil, nil // what was listed before is half of it
+		r.made, r.ours, r.work, r.found = true, true, nil, nil // what was listed before is half of it
 		s.alter(r)
 		s.mu.Unlock()
 		s.log.InfoContext(ctx, "partition made", "partition", r.id, "nodes", len(w.plan.Nodes))
@@ -188,7 +188,7 @@ func (s *site) clear(ctx context.Context, r *record, w *work) {
 	s.mu.Lock()
 	w.cleared = true
 	if r.work == w {
-		r.work, r.found, r.whole, r.made, r.lease, r.sources = nil, nil, nil, false, time.Time{}, ""
+		r.work, r.found, r.whole, r.made, r.ours, r.lease, r.sources = nil, nil, nil, false, false, time.Time{}, ""
 		if w.removes {
 			r.removed, r.failure = true, nil
 		}

@@ -85,7 +85,7 @@ func conform(t *testing.T, o local.Options) {
 		o.Dir = t.TempDir()
 		o.Limits = skyport.Limits{CPUs: 3, Memory: 1 << 50}
 		p := open(t, o)
-		return gatetest.Fixture{Provider: p, Flavor: "local.1", Remake: func(t *testing.T) gate.Provider {
+		return gatetest.Fixture{Provider: p, Flavor: "local.1", NameMost: 32, Remake: func(t *testing.T) gate.Provider {
 			if err := p.Close(); err != nil {
 				t.Error(err)
 			}

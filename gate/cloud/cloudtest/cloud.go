@@ -77,6 +77,9 @@ func (c *Cloud) Make(ctx context.Context, plan cloud.Plan, tell func(string)) er
 		things = append(things, resource{kind: kindNode, name: fmt.Sprintf("%s-node-%d", plan.Name, i), host: host, number: i, spot: plan.Spot})
 	}
 	for _, thing := range things {
+		if c.w.exists(thing.name) {
+			continue
+		}
 		tell("Making " + thing.kind + " " + thing.name)
 		if err := c.refusal(thing.kind); err != nil {
 			return err

@@ -196,6 +196,14 @@ func (w *World) Pending() bool {
 	return len(w.late) > 0
 }
 
+// exists asks for a resource by its name, which does not lag.
+func (w *World) exists(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.catchUp()
+	return slices.ContainsFunc(w.resources, func(r *resource) bool { _, there := r.now(); return there && r.name == name })
+}
+
 // The rest is called with the mutex held, change aside.
 
 func (w *World) change(id skyport.PartitionID, f func(*resource, *version)) {
