@@ -36,7 +36,7 @@ func (s *site) Clear(ctx context.Context, id skyport.PartitionID, tell func(text
 
 // deleteGroup asks for the deletion, and follows it.
 func (s *site) deleteGroup(ctx context.Context, name string, g *armresources.ResourceGroup, tell func(string)) error {
-	if value(g.Tags[tagMade]) != "yes" && !deleting(g) {
+	if value(g.Tags[tagMade]) == "" && !deleting(g) {
 		// A deployment that still runs would go on making what is being deleted.
 		_, err := s.deployments.Cancel(ctx, name, name, nil)
 		if err != nil && !absent(err) && !conflict(err) {

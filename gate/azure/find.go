@@ -298,12 +298,13 @@ func (s *site) found(ctx context.Context, v *view, g *armresources.ResourceGroup
 	for _, n := range nodes {
 		f.Nodes = append(f.Nodes, n.Node)
 	}
-	if raw[tagMade] != "yes" || tags.Condemned {
+	if raw[tagMade] == "" || tags.Condemned {
 		return f, nil // whether a creation under way has failed, Make says
 	}
 	f.Made = complete(nodes, tags.Nodes)
 	f.Failure = failureOf(nodes, raw[tagSpot] == "yes")
-	if f.Failure == nil && len(nodes) < tags.Nodes {
+	made, err := time.Parse(time.RFC3339, raw[tagMade])
+	if settled := err != nil || time.Since(made) > s.settle(); f.Failure == nil && len(nodes) < tags.Nodes && settled {
 		names, err := s.plannedNodes(ctx, name)
 		if err != nil {
 			return f, err

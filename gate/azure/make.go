@@ -18,13 +18,17 @@ import (
 // Tags of the resource group beside those of package cloud.
 const (
 	tagCreated = "skyport-created" // when, RFC 3339: Azure's lists do not tell it of groups
-	tagMade    = "skyport-made"    // "yes" once all was there
+	tagMade    = "skyport-made"    // when all was there, RFC 3339; until then there is none
 	tagSpot    = "skyport-spot"    // "yes": Azure may take the nodes back
 	tagNode    = "skyport-node"    // of a virtual machine: its place among the nodes; template.json writes it
 )
 
 // catchUp is how long Azure's lists may lag behind a deployment that succeeded.
 const catchUp = 2 * time.Minute
+
+// settle is for how long even answers about a single resource may be older than
+// what was just made.
+func (s *site) settle() time.Duration { return max(5*s.o.Poll, 5*time.Second) }
 
 // Make makes the group, and all that is in it by one deployment.
 func (s *site) Make(ctx context.Context, plan cloud.Plan, tell func(text string)) error {
@@ -41,7 +45,7 @@ func (s *site) Make(ctx context.Context, plan cloud.Plan, tell func(text string)
 	if err := s.awaitNodes(ctx, &plan, tell); err != nil {
 		return err
 	}
-	return s.tag(ctx, plan.Name, map[string]string{tagMade: "yes"})
+	return s.tag(ctx, plan.Name, map[string]string{tagMade: time.Now().UTC().Format(time.RFC3339)})
 }
 
 // makeGroup makes the resource group with its tags, or checks the one that is there.
@@ -304,7 +308,7 @@ func httpStatus(text string) int {
 
 // awaitNodes waits until the lists show all nodes with their addresses.
 func (s *site) awaitNodes(ctx context.Context, plan *cloud.Plan, tell func(string)) error {
-	end := time.Now().Add(catchUp)
+	start := time.Now()
 	for wait := s.o.Poll; ; wait = slower(wait, nil) {
 		v, err := s.viewOf(ctx, plan.Name)
 		if err != nil {
@@ -314,13 +318,14 @@ func (s *site) awaitNodes(ctx context.Context, plan *cloud.Plan, tell func(strin
 		if complete(nodes, len(plan.Nodes)) {
 			return nil
 		}
-		if gone, err := s.gone(ctx, plan.Name, plan.Nodes, nodes); err != nil || gone != "" {
-			if err == nil {
-				err = lost(gone, plan.Spot)
-			}
+		gone, err := s.gone(ctx, plan.Name, plan.Nodes, nodes)
+		switch waited := time.Since(start); {
+		case err != nil:
 			return err
-		}
-		if time.Now().After(end) {
+		case gone != "" && waited > s.settle():
+			// Azure made it and took it away before all was there.
+			return cloud.Permanent(skyport.CodeInterrupted, "%w", lost(gone, plan.Spot))
+		case waited > catchUp:
 			return skyport.Errorf(skyport.CodeUnavailable, "Azure made the nodes of %s, but does not list them", plan.Name)
 		}
 		tell(fmt.Sprintf("waiting until Azure lists all nodes: %d of %d", len(nodes), len(plan.Nodes)))
