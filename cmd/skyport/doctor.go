@@ -27,8 +27,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong and say how to mend it",
 		Long: `Look at the spool with its file modes, the configuration, the certificates, the
-clock, the disk, the ports, the gate, core and the sites. Each line says ok, warn
-or fail, and below what is not ok how to mend it. Nothing is changed.
+clock, the disk, the ports, the gate with its clouds, core and the sites. Each
+line says ok, warn or fail, and below what is not ok how to mend it. Nothing is
+changed.
 
 With --core and no spool on this machine only what concerns a terminal is
 looked at. The exit code is 1 when something fails, warnings are no failure.`,
@@ -90,6 +91,9 @@ func (d *doctor) look(ctx context.Context) {
 			d.port("gate port", "gate", s.Config.Gate.Listen)
 		}
 		d.gate(ctx, s)
+		if s.Config.Gate.URL == "" {
+			d.clouds(s)
+		}
 		if s.Config.Docker.Enabled && s.Config.Gate.URL == "" {
 			d.docker(ctx, s)
 		}

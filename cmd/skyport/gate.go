@@ -33,7 +33,10 @@ func newGateCommand(a *app) *cobra.Command {
 		Short: "Run the gate, which speaks to the sites",
 		Long: `Run the gate of the spool in the foreground, apart from core: it makes nodes at
 the sites and removes them, and is called by core only. It ends cleanly on
-Ctrl-C; what runs on nodes goes on. skyport up runs it together with core.`,
+Ctrl-C; what runs on nodes goes on. skyport up runs it together with core.
+
+Clouds are described in ~/.swm/gate.yaml: skyport gate example prints one, and
+skyport gate check tries it. The gate takes changes of that file in as it runs.`,
 		Example:           lines("skyport gate", "skyport gate --log-format json --log-level debug"),
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -46,6 +49,7 @@ Ctrl-C; what runs on nodes goes on. skyport up runs it together with core.`,
 		},
 	}
 	opts.addFlags(cmd)
+	cmd.AddCommand(newGateCheckCommand(a), newGateExampleCommand(a), newGateSchemaCommand(a))
 	return cmd
 }
 

@@ -181,7 +181,7 @@ func (t *tree) explain(e *jsonschema.ValidationError, found *[]misfit) {
 		}
 		return
 	case *kind.Required:
-		add(t.misfit(path, "%s %s missing", strings.Join(k.Missing, ", "), isAre(k.Missing)))
+		add(t.misfit(path, "%s %s missing", strings.Join(k.Missing, " and "), isAre(k.Missing)))
 		return
 	case *kind.DependentRequired:
 		m := t.misfit(below(path, k.Prop), "it needs %s beside it", strings.Join(k.Missing, " and "))
