@@ -249,9 +249,10 @@ func (s *site) failure(ctx context.Context, name string, d *armresources.Deploym
 		return skyport.Errorf(skyport.CodeUnavailable, "the deployment of %s was cancelled", name)
 	}
 	all, err := s.listOperations(ctx, name)
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return err
 	}
+	// Without the operations the deployment's own error says the same, mostly.
 	var worst error
 	for _, op := range all {
 		if op.StatusMessage == nil || op.StatusMessage.Error == nil || value(op.ProvisioningState) == "Succeeded" {
