@@ -227,8 +227,9 @@ func broken(node, fault string) error {
 // loginError says why nobody let us in.
 func (s *site) loginError(err error, a account) error {
 	doing := "log in at " + a.Auth.AuthURL
-	if is(err, http.StatusNotFound) {
-		return cloud.Permanent(skyport.CodeCredentials, "%s: no Keystone v3 there: %w", doing, err).WithHint("auth_url mostly ends in /v3")
+	if r, ok := refused(err); ok && r.status == http.StatusNotFound {
+		return cloud.Permanent(skyport.CodeCredentials, "%s: no Keystone v3 is there: %s (HTTP %d)", doing, r.message, r.status).
+			WithHint("auth_url mostly ends in /v3: openstack catalog show identity")
 	}
 	return s.explain(err, doing)
 }
