@@ -174,3 +174,23 @@ func TestNothingIsKnownYet(t *testing.T) {
 		t.Errorf("a storage: %v", err)
 	}
 }
+
+func TestAccountsThatCannotAfford(t *testing.T) {
+	t.Parallel()
+	spent := skyport.Errorf(skyport.CodeBudget, "the budget is used up")
+	afford := func(account string) error {
+		if account == "poor" {
+			return spent
+		}
+		return nil
+	}
+	if r, err := admission.Check(ada, admission.Submission{Script: script("account lab"), Afford: afford}, offer{}); err != nil || r.Account != "lab" {
+		t.Errorf("an account with money: %+v, %v", r, err)
+	}
+	if _, err := admission.Check(ada, admission.Submission{Script: script("account poor"), Afford: afford}, offer{}); skyport.CodeOf(err) != skyport.CodeBudget {
+		t.Errorf("an account without: %v", err)
+	}
+	if _, err := admission.Check(ada, admission.Submission{Script: script("account others"), Afford: afford}, offer{}); skyport.CodeOf(err) != skyport.CodeUnknownAccount {
+		t.Errorf("somebody else's account: %v", err)
+	}
+}
