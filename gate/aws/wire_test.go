@@ -102,7 +102,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if answer != nil {
 		return response(r, http.StatusOK, answer), nil
 	}
-	if c.form.Get("DryRun") == "true" && c.action == "CreateVpc" {
+	if c.form.Get("DryRun") == "true" && (c.action == "CreateVpc" || c.action == "CreatePlacementGroup") {
 		return (&fault{status: http.StatusPreconditionFailed, code: "DryRunOperation"}).response(r), nil
 	}
 	if c.action == "CreateTags" {
@@ -219,6 +219,10 @@ func (f *fault) response(r *http.Request) *http.Response {
 	}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
 		return response(r, status, []byte(`{"__type":"`+f.code+`","message":"`+f.message+`"}`))
+	}
+	if f.status == http.StatusForbidden && f.code == "ExpiredToken" { // as STS spells errors
+		return response(r, status, []byte(`<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>`+f.code+
+			`</Code><Message>`+f.message+`</Message></Error><RequestId>r</RequestId></ErrorResponse>`))
 	}
 	return response(r, status, []byte(`<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>`+f.code+`</Code><Message>`+f.message+
 		`</Message></Error></Errors><RequestID>r</RequestID></Response>`))
