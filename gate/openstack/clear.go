@@ -3,6 +3,7 @@ package openstack
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -83,10 +84,36 @@ func (s *site) Clear(ctx context.Context, id skyport.PartitionID, tell func(text
 			said = text
 			tell(text)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if len(v.servers) > 0 {
+			err = c.awaitServers(ctx)
+		} else {
+			err = pause(ctx, wait)
+		}
+		if err != nil {
 			return s.explain(err, c.text())
 		}
 	}
+}
+
+// awaitServers waits until no server is left, but not for long: one that the
+// cloud has forgotten to remove is removed again.
+func (c *clearing) awaitServers(ctx context.Context) error {
+	id := c.v.tags().Partition
+	wait := c.o.Poll / 4
+	for range 20 {
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(wait*3/2, c.o.Poll*3)
+		left, err := c.listServers(ctx, c.se, id)
+		if err != nil || !slices.ContainsFunc(left, func(one server) bool {
+			of, ours := c.partitionOf("server", one.Name, one.Metadata)
+			return ours && of == id
+		}) {
+			return err
+		}
+	}
+	return nil
 }
 
 // clearing is one pass over what is left.

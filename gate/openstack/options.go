@@ -62,10 +62,9 @@ type site struct {
 	o   Options
 	log *slog.Logger
 
-	login struct {
-		sync.Mutex
-		session *session
-	}
+	// turn holds the session, nil before the first login; one caller at a time
+	// takes it out, so that who waits for a slow login can go when his time is over.
+	turn chan *session
 	seen struct { // what the catalogue said last
 		sync.Mutex
 		flavors map[string]flavor
@@ -93,6 +92,8 @@ func New(o Options) (cloud.Cloud, error) {
 		o.Disk = 64 << 30
 	}
 	s := &site{o: o, log: o.Logger.With("site", o.Name)}
+	s.turn = make(chan *session, 1)
+	s.turn <- nil
 	s.subnets.taken = map[skyport.PartitionID]netip.Prefix{}
 	if _, err := s.account(); err != nil {
 		return nil, err
@@ -125,12 +126,10 @@ func (s *site) Site() skyport.Site {
 
 // Close ends what is kept open.
 func (s *site) Close() error {
-	s.login.Lock()
-	defer s.login.Unlock()
-	if s.login.session != nil {
-		s.login.session.close()
-		s.login.session = nil
+	if se := <-s.turn; se != nil {
+		se.close()
 	}
+	s.turn <- nil
 	return nil
 }
 

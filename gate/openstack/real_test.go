@@ -88,7 +88,7 @@ func TestReal(t *testing.T) {
 				}
 				var err error
 				last, err = cloud.New(cloud.Options{
-					Kind: "openstack", Clouds: []cloud.Cloud{site(t)}, Dir: dir, Poll: time.Second, Logger: log,
+					Kind: "openstack", Clouds: []cloud.Cloud{site(t)}, Dir: dir, Poll: 5 * time.Second, Logger: log,
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -54,21 +54,24 @@ func (s *site) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, permanently(err)
 	}
-	s.login.Lock()
-	defer s.login.Unlock()
-	if se := s.login.session; se != nil && se.stamp == a.stamp {
-		s.warnOfExpiry(se)
-		return se, nil
+	var se *session
+	select {
+	case se = <-s.turn:
+	case <-ctx.Done():
+		return nil, s.explain(ctx.Err(), "log in at "+a.Auth.AuthURL)
 	}
-	se, err := s.authenticate(ctx, a)
-	if err != nil {
-		return nil, err
+	defer func() { s.turn <- se }()
+	if se == nil || se.stamp != a.stamp {
+		fresh, err := s.authenticate(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		if se != nil {
+			s.log.InfoContext(ctx, "credentials have changed, logged in anew")
+			se.close()
+		}
+		se = fresh
 	}
-	if old := s.login.session; old != nil {
-		s.log.InfoContext(ctx, "credentials have changed, logged in anew")
-		old.close()
-	}
-	s.login.session = se
 	s.warnOfExpiry(se)
 	return se, nil
 }
@@ -238,7 +241,7 @@ func (se *session) readExpiry(ctx context.Context) {
 }
 
 // warnOfExpiry says once a day that the application credential ends soon.
-// The login is locked.
+// The session is taken out.
 func (s *site) warnOfExpiry(se *session) {
 	if !se.endsSoon() || time.Since(se.warned) < 24*time.Hour {
 		return
