@@ -104,9 +104,13 @@ func (c *Cloud) Find(ctx context.Context, id skyport.PartitionID) ([]cloud.Found
 	}
 	w := c.w
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.catchUp()
-	return w.find(id, w.moment()), nil
+	found := w.find(id, w.moment())
+	w.mu.Unlock()
+	if w.o.Step > 0 && !rest(ctx, w.o.Step) {
+		return nil, fmt.Errorf("find: %w", ctx.Err())
+	}
+	return found, nil
 }
 
 // moment is the one that a list shows.

@@ -22,7 +22,7 @@ type Options struct {
 	Flavors    []skyport.Flavor
 	Images     []skyport.Image
 	Limits     skyport.Limits
-	Step       time.Duration // what each call that changes something takes
+	Step       time.Duration // what each call takes that lists or changes something
 	Boot       time.Duration // from a node's creation until it runs
 	Faults     Faults
 	Seed       uint64 // of all chance
@@ -118,11 +118,11 @@ func (w *World) SetFaults(f Faults) {
 }
 
 // Refuse lets the next calls of Make fail with these errors, one each, after
-// they have made the first resources.
+// they have made the first resources; no errors: none does any more.
 func (w *World) Refuse(errs ...error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refusals = append(w.refusals, errs...)
+	w.refusals = errs
 }
 
 // TakeBack takes the nodes of a partition back, as clouds do with spot.
