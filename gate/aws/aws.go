@@ -95,7 +95,10 @@ func New(o Options) (cloud.Cloud, error) {
 	load := []func(*config.LoadOptions) error{
 		// Few tries, soon over: the provider above knows better when to come again.
 		config.WithRetryer(func() sdk.Retryer {
-			return retry.NewStandard(func(s *retry.StandardOptions) { s.MaxAttempts, s.MaxBackoff = 3, 2*time.Second })
+			return retry.NewStandard(func(s *retry.StandardOptions) {
+				s.MaxAttempts, s.MaxBackoff = 3, 2*time.Second
+				s.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(isPassing)}, s.Retryables...)
+			})
 		}),
 		config.WithCredentialsCacheOptions(func(cache *sdk.CredentialsCacheOptions) { cache.ExpiryWindow = notice }),
 	}
@@ -131,6 +134,15 @@ func New(o Options) (cloud.Cloud, error) {
 	c.quotas = servicequotas.NewFromConfig(c.config)
 	c.prices = pricing.NewFromConfig(c.config, func(p *pricing.Options) { p.Region = c.o.PriceRegion })
 	return c, nil
+}
+
+// isPassing keeps the SDK from trying again what has no room: EC2 says so as a
+// fault of its own, and there are other zones.
+func isPassing(err error) sdk.Ternary {
+	if capacityCodes[code(err)] {
+		return sdk.FalseTernary
+	}
+	return sdk.UnknownTernary
 }
 
 // Site describes the site.

@@ -41,12 +41,22 @@ func (c *Cloud) Find(ctx context.Context, id skyport.PartitionID) ([]cloud.Found
 // belongs to. Those of an earlier one under the same id, and those that were
 // given up for another zone, may still be listed, terminated. Main comes first.
 func (all things) current() things {
-	groups := all.of(types.ResourceTypeSecurityGroup)
+	group := all.group()
 	nodes := slices.DeleteFunc(all.of(types.ResourceTypeInstance), func(t thing) bool {
-		return len(groups) == 0 || t.tags[tagRun] != groups[0].id
+		return group.id == "" || t.tags[tagRun] != group.id
 	})
 	slices.SortStableFunc(nodes, func(a, b thing) int { return cmp.Compare(a.number(), b.number()) })
 	return nodes
+}
+
+// group is the partition's security group. Where a list that lagged has led to
+// two, all agree on one.
+func (all things) group() thing {
+	groups := all.of(types.ResourceTypeSecurityGroup)
+	if len(groups) == 0 {
+		return thing{}
+	}
+	return slices.MinFunc(groups, func(a, b thing) int { return cmp.Compare(a.id, b.id) })
 }
 
 // found tells what a partition's things amount to.
@@ -127,6 +137,8 @@ func failure(t thing) error {
 	case "Client.InternalError":
 		return cloud.Permanent(skyport.CodeUnavailable, "node %s did not start: %s", name, said).
 			WithHint("often the image's disk is encrypted with a key that the gate may not use: allow kms:CreateGrant and kms:Decrypt")
+	case "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown":
+		return cloud.Permanent(skyport.CodeInterrupted, "AWS took spot node %s back: %s", name, said)
 	case "Client.UserInitiatedShutdown":
 		return cloud.Permanent(skyport.CodeUnavailable, "node %s was terminated by somebody: %s", name, said)
 	}

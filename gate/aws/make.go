@@ -48,6 +48,9 @@ func (c *Cloud) Make(ctx context.Context, plan cloud.Plan, tell func(string)) er
 	if err != nil {
 		return err
 	}
+	if err := c.dismiss(ctx, there, n.group); err != nil {
+		return err
+	}
 	order := &launch{plan: plan, data: data, image: image, group: n.group, together: together, tell: tell, there: there.current()}
 	for i, zone := range startWith(zones, order.there) {
 		subnet, err := c.subnet(ctx, plan, &n, zone, tell)
@@ -210,6 +213,9 @@ func (c *Cloud) launch(ctx context.Context, l *launch) error {
 		if err != nil {
 			return err
 		}
+		if other := there.group(); other.id != "" && other.id != l.group {
+			return skyport.Errorf(skyport.CodeUnavailable, "site %s: partition %s has two security groups, %s counts", c.o.Name, l.plan.ID, other.id)
+		}
 		f := there.found()
 		if f.Made || f.Failure != nil {
 			return f.Failure
@@ -289,6 +295,19 @@ func (c *Cloud) giveUp(ctx context.Context, l *launch) error {
 	}
 	_, err := c.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
 	return c.explain(err, "terminate nodes that are given up")
+}
+
+// dismiss ends nodes of another security group than the one that counts: a list
+// that lagged had led to them.
+func (c *Cloud) dismiss(ctx context.Context, there things, group string) error {
+	ids := slices.DeleteFunc(there.left().of(types.ResourceTypeInstance), func(t thing) bool {
+		return t.tags[tagRun] == group || state(t) == types.InstanceStateNameShuttingDown
+	}).ids()
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := c.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
+	return c.explain(err, "terminate nodes that are there twice")
 }
 
 // digest is a short name made of words, fit for a client token.

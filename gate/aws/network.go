@@ -81,8 +81,8 @@ func (c *Cloud) configured(ctx context.Context) (things, error) {
 }
 
 func (c *Cloud) makeVPC(ctx context.Context, plan cloud.Plan, there things, tags map[string]string, tell func(string)) (string, error) {
-	if groups := there.of(types.ResourceTypeSecurityGroup); len(groups) > 0 {
-		return groups[0].vpc, nil // should an answer have been lost and there be two
+	if group := there.group(); group.id != "" {
+		return group.vpc, nil // should an answer have been lost and there be two
 	}
 	if vpcs := there.of(types.ResourceTypeVpc); len(vpcs) > 0 {
 		return slices.Min(vpcs.ids()), nil
@@ -100,8 +100,9 @@ func (c *Cloud) makeVPC(ctx context.Context, plan cloud.Plan, there things, tags
 // connect lets the VPC reach the internet.
 func (c *Cloud) connect(ctx context.Context, vpc string, there things, tags map[string]string, tell func(string)) error {
 	gateway := thing{}
-	if all := there.of(types.ResourceTypeInternetGateway); len(all) > 0 {
-		gateway = all[0]
+	all := there.of(types.ResourceTypeInternetGateway)
+	if at := slices.IndexFunc(all, func(t thing) bool { return t.vpc == vpc || t.vpc == "" }); at >= 0 {
+		gateway = all[at]
 	} else {
 		tell("making the internet gateway")
 		out, err := c.ec2.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{
@@ -140,8 +141,8 @@ func (c *Cloud) connect(ctx context.Context, vpc string, there things, tags map[
 // protect makes the security group, named after the partition: a second one of
 // that name there cannot be.
 func (c *Cloud) protect(ctx context.Context, plan cloud.Plan, vpc string, there things, tags map[string]string, tell func(string)) (string, error) {
-	if groups := there.of(types.ResourceTypeSecurityGroup); len(groups) > 0 {
-		return groups[0].id, c.admit(ctx, groups[0].id, groups[0].rules, plan.Sources)
+	if group := there.group(); group.id != "" {
+		return group.id, c.admit(ctx, group.id, group.rules, plan.Sources)
 	}
 	tell("making the security group")
 	out, err := c.ec2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{

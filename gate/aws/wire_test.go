@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/openworkload/skyport"
 )
 
 // wire stands between the SDK and moto: it keeps what was asked, answers with
@@ -31,7 +34,12 @@ type wire struct {
 	faults map[string][]fault
 	groups map[string]map[string]string // placement groups by name: their tags
 	tokens map[string][]byte            // what RunInstances answered
-	prices func(next string) string     // a page of the price list
+
+	trouble *rand.Rand        // nil: none
+	stale   map[string][]byte // the lists before
+	refused skyport.Code      // RunInstances of node 1 is, with this code
+	victim  string            // partition that this is about
+	taken   bool              // nodes that were ended count as taken back
 }
 
 // call is one request.
@@ -52,7 +60,7 @@ type fault struct {
 func newWire(t *testing.T) *wire {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &wire{next: transport, faults: map[string][]fault{}, groups: map[string]map[string]string{}, tokens: map[string][]byte{}}
+	return &wire{next: transport, faults: map[string][]fault{}, groups: map[string]map[string]string{}, tokens: map[string][]byte{}, stale: map[string][]byte{}}
 }
 
 // fail lets the next calls of an action fail, one each.
@@ -94,6 +102,20 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if all := w.faults[c.action]; len(all) > 0 && (all[0].if_ == nil || all[0].if_(c.form)) {
 		f, w.faults[c.action] = &all[0], all[1:]
 	}
+	if f == nil {
+		f = w.refuses(c)
+	}
+	if f == nil && w.trouble != nil && c.form != nil {
+		switch chance := w.trouble.Float64(); {
+		case chance < 0.05:
+			f = &fault{status: http.StatusServiceUnavailable, code: "Unavailable"}
+		case chance < 0.1:
+			f = &fault{status: http.StatusInternalServerError, code: "InternalError", after: true}
+		case chance < 0.2 && w.stale[c.form.Encode()] != nil:
+			defer w.mu.Unlock()
+			return response(r, http.StatusOK, w.stale[c.form.Encode()]), nil
+		}
+	}
 	answer := w.own(c)
 	w.mu.Unlock()
 	if f != nil && !f.after {
@@ -133,7 +155,44 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return f.response(r), nil
 	}
+	if strings.HasPrefix(c.action, "Describe") && out.StatusCode == http.StatusOK {
+		text, err := io.ReadAll(out.Body)
+		if err != nil {
+			return nil, err
+		}
+		if err := out.Body.Close(); err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.taken {
+			text = bytes.ReplaceAll(text, []byte("Client.UserInitiatedShutdown"), []byte("Server.SpotInstanceTermination"))
+		}
+		if w.trouble != nil {
+			w.stale[c.form.Encode()] = text
+		}
+		out = response(r, http.StatusOK, text)
+	}
 	return out, nil
+}
+
+// refuses answers RunInstances of the second node of the partition that is to
+// be refused: the first that asks. The mutex is held.
+func (w *wire) refuses(c call) *fault {
+	if w.refused == "" || c.action != "RunInstances" {
+		return nil
+	}
+	tags := tagsOf(c.form, "TagSpecification.1.Tag")
+	if w.victim == "" {
+		w.victim = tags["skyport-partition"]
+	}
+	if tags["skyport-partition"] != w.victim || tags["skyport-node"] != "1" {
+		return nil
+	}
+	if w.refused == skyport.CodeQuota {
+		return &fault{code: "VcpuLimitExceeded", message: "You have requested more vCPU capacity than your current vCPU limit of 4 allows."}
+	}
+	return &fault{status: http.StatusInternalServerError, code: "InsufficientInstanceCapacity", message: "There is not enough capacity."}
 }
 
 // own answers what moto cannot. The mutex is held.
@@ -166,8 +225,6 @@ func (w *wire) own(c call) []byte {
 			}
 		}
 		return wrap("<placementGroupSet>" + all + "</placementGroupSet>")
-	case c.action == "AWSPriceListService.GetProducts" && w.prices != nil:
-		return []byte(w.prices(""))
 	case c.action == "AWSPriceListService.GetProducts":
 		text, err := json.Marshal(map[string]any{"FormatVersion": "aws_v1", "PriceList": []string{entry("c5.large", "0.0850000000"), entry("t3.micro", "0.0104000000")}})
 		if err != nil {
