@@ -44,7 +44,9 @@ func fillVM(e *Emulator, c *change) error {
 	if err := checkSystem(c, p); err != nil {
 		return err
 	}
+	c.new.Size = size.name
 	if p.Priority != nil && *p.Priority == armcompute.VirtualMachinePriorityTypesSpot {
+		c.new.Spot = true
 		if !size.spot {
 			return problem(http.StatusBadRequest, "OperationNotAllowed", "The specified VM size %s does not support Spot priority.", size.name)
 		}

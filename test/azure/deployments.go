@@ -197,11 +197,13 @@ func invalidDeployment(name, at string, err error) error {
 
 // reference is the state of a resource to a template.
 func (e *Emulator) reference(group, id string, full bool) (any, error) {
-	var r *resource
-	for _, r = range e.list(0, func(r *resource) bool {
-		return key(r.ID) == key(id) || r.Kind != kindGroup && strings.HasPrefix(key(r.ID), key(group)+"/") && strings.EqualFold(r.Name, id)
-	}) {
-		break
+	r := e.get(id)
+	if !strings.HasPrefix(id, "/") { // a name is of this deployment's group
+		for _, named := range e.in(lastOf(group), "") {
+			if strings.EqualFold(named.Name, id) && named.Kind != kindDeployment {
+				r = named
+			}
+		}
 	}
 	if r == nil {
 		if strings.HasPrefix(id, "/") {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,6 +33,8 @@ type Emulator struct {
 	stop    context.CancelFunc
 	jobs    sync.WaitGroup // served connections and work under way
 	clients []*http.Client
+	sizes   []size
+	bySize  map[string]size // by name in lower case
 
 	mu         sync.Mutex
 	entries    map[string]*entry // by id in lower case
@@ -63,7 +66,10 @@ func New(o Options) (*Emulator, error) {
 	e := &Emulator{
 		o: o, log: o.Logger, host: listener.Addr().String(),
 		entries: map[string]*entry{}, operations: map[string]*operation{}, running: map[string]*run{}, registered: map[string]bool{},
-		ticked: make(chan struct{}),
+		ticked: make(chan struct{}), sizes: makeSizes(o.Sizes), bySize: map[string]size{},
+	}
+	for _, s := range e.sizes {
+		e.bySize[strings.ToLower(s.name)] = s
 	}
 	e.chance.rng = rand.New(rand.NewPCG(o.Seed, 0))
 	e.chance.faults = o.Faults

@@ -113,6 +113,8 @@ func (e *Emulator) groups(req *request) (*response, error) {
 			return nil, noGroup(name)
 		}
 		return e.resources(req, name)
+	case strings.EqualFold(s[4], "deployments") && len(s) > 6: // where the SDK looks for operations
+		return e.deployments(req, name, s[5:])
 	case !strings.EqualFold(s[4], "providers") || len(s) < 7:
 		return nil, problem(http.StatusNotFound, "InvalidResourceType", "The emulator has nothing at '%s'.", req.path)
 	case strings.EqualFold(s[5], "Microsoft.Resources") && strings.EqualFold(s[6], "tags"):

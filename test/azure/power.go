@@ -16,7 +16,7 @@ import (
 // machine is what a virtual machine asks to become.
 func (e *Emulator) machine(r *resource) Machine {
 	p := model[armcompute.VirtualMachine](r).Properties
-	m := Machine{ID: r.ID, Group: r.Group, Name: r.Name, Host: text(p.OSProfile.ComputerName), Size: string(*p.HardwareProfile.VMSize)}
+	m := Machine{ID: r.ID, Group: r.Group, Name: r.Name, Host: text(p.OSProfile.ComputerName), Size: r.Size}
 	if size, ok := e.sizeNamed(m.Size); ok {
 		m.CPUs, m.MemoryMiB = size.cpus, int64(size.memory*1024)
 	}
@@ -55,11 +55,12 @@ func (e *Emulator) boot(ctx context.Context, ids []string) map[string]*Problem {
 		}
 		e.mu.Lock()
 		for _, m := range going {
-			if err == nil {
-				err = e.booted(m.ID, addresses[m.ID])
+			one := err
+			if one == nil {
+				one = e.booted(m.ID, addresses[m.ID])
 			}
-			if err != nil {
-				failed[key(m.ID)] = problem(http.StatusConflict, "OSProvisioningTimedOut", "OS Provisioning for VM '%s' did not finish in the allotted time: %v", m.Name, err)
+			if one != nil {
+				failed[key(m.ID)] = problem(http.StatusConflict, "OSProvisioningTimedOut", "OS Provisioning for VM '%s' did not finish in the allotted time: %v", m.Name, one)
 			}
 		}
 		e.mu.Unlock()
@@ -79,10 +80,8 @@ func (e *Emulator) boot(ctx context.Context, ids []string) map[string]*Problem {
 // full says whether there is no host for a machine.
 func (e *Emulator) full(m Machine, r *resource) bool {
 	f := e.Faults()
-	p := model[armcompute.VirtualMachine](r).Properties
-	spot := p.Priority != nil && *p.Priority == armcompute.VirtualMachinePriorityTypesSpot
 	is := func(s string) bool { return strings.EqualFold(s, m.Size) }
-	return slices.ContainsFunc(f.SoldOut, is) || spot && slices.ContainsFunc(f.SoldOutSpot, is) || e.lucky(f.NoCapacity)
+	return slices.ContainsFunc(f.SoldOut, is) || r.Spot && slices.ContainsFunc(f.SoldOutSpot, is) || e.lucky(f.NoCapacity)
 }
 
 // booted notes that a machine runs, and where. e.mu is held.
@@ -230,7 +229,7 @@ func (e *Emulator) Evict(id string) error {
 	e.mu.Unlock()
 	var failed *Problem
 	switch {
-	case p.Priority == nil || *p.Priority != armcompute.VirtualMachinePriorityTypesSpot:
+	case !r.Spot:
 		failed = problem(http.StatusConflict, "OperationNotAllowed", "Only Azure Spot Virtual Machines can be evicted, not %s.", r.Name)
 	case p.EvictionPolicy != nil && *p.EvictionPolicy == armcompute.VirtualMachineEvictionPolicyTypesDelete:
 		failed = e.endMachines(e.ctx, []string{id})

@@ -97,7 +97,7 @@ func badPrices(why string) (*response, error) {
 func (e *Emulator) priceList(currency string, rate float64) (all []price) {
 	round := func(f float64) float64 { return math.Round(f*1e6) / 1e6 }
 	for _, region := range regions {
-		for _, s := range e.sizes() {
+		for _, s := range e.sizes {
 			short := strings.ReplaceAll(strings.TrimPrefix(s.name, "Standard_"), "_", " ")
 			add := func(product, suffix, kind, unit string, usd float64) {
 				p := price{

@@ -102,9 +102,8 @@ var catalogue = []line{
 	}},
 }
 
-// sizes are all that there are, with the invented ones.
-func (e *Emulator) sizes() []size {
-	var all []size
+// makeSizes are all that there are, and invented ones until there are so many.
+func makeSizes(many int) (all []size) {
 	for _, l := range catalogue {
 		for _, s := range l.sizes {
 			all = append(all, size{
@@ -113,7 +112,7 @@ func (e *Emulator) sizes() []size {
 			})
 		}
 	}
-	for i := 0; len(all) < e.o.Sizes; i++ {
+	for i := 0; len(all) < many; i++ {
 		cpus := 1 << (i % 7)
 		all = append(all, size{
 			name: fmt.Sprintf("Standard_X%ds%d_v9", cpus, i), family: "standardXSv9Family", series: "Xsv9 Series", cpus: cpus, memory: float64(4 * cpus),
@@ -124,17 +123,13 @@ func (e *Emulator) sizes() []size {
 }
 
 func (e *Emulator) sizeNamed(name string) (size, bool) {
-	for _, s := range e.sizes() {
-		if strings.EqualFold(s.name, name) {
-			return s, true
-		}
-	}
-	return size{}, false
+	s, ok := e.bySize[strings.ToLower(name)]
+	return s, ok
 }
 
 func (e *Emulator) sizeNames() string {
 	var all []string
-	for _, s := range e.sizes() {
+	for _, s := range e.sizes {
 		all = append(all, s.name)
 	}
 	return strings.Join(all, ",")

@@ -32,7 +32,7 @@ func (e *Emulator) skus(req *request) (*response, error) {
 			LocationInfo: []*armcompute.ResourceSKULocationInfo{{Location: to.Ptr(region)}},
 			Capabilities: []*armcompute.ResourceSKUCapabilities{{Name: to.Ptr("MaxSizeGiB"), Value: to.Ptr("128")}},
 		}, armcompute.ResourceSKU{ResourceType: to.Ptr("availabilitySets"), Name: to.Ptr("Aligned"), Locations: []*string{to.Ptr(region)}})
-		for _, s := range e.sizes() {
+		for _, s := range e.sizes {
 			all = append(all, s.sku(region))
 		}
 	}
@@ -98,7 +98,7 @@ func (s size) sku(region string) any {
 
 func (e *Emulator) vmSizes(string) (*response, error) {
 	var all []any
-	for _, s := range e.sizes() {
+	for _, s := range e.sizes {
 		all = append(all, armcompute.VirtualMachineSize{
 			Name: &s.name, NumberOfCores: to.Ptr(int32(s.cpus)), MemoryInMB: to.Ptr(int32(s.memory * 1024)), ResourceDiskSizeInMB: to.Ptr(int32(s.disk)),
 			OSDiskSizeInMB: to.Ptr[int32](1047552), MaxDataDiskCount: to.Ptr(int32(min(64, 2*s.cpus))),
@@ -124,9 +124,8 @@ func (e *Emulator) used(name, location string) (n int) {
 		return len(e.list(0, func(r *resource) bool { return r.Kind == kindIP && r.Location == location }))
 	}
 	for _, r := range e.list(0, func(r *resource) bool { return r.Kind == kindVM && r.Location == location }) {
-		p := model[armcompute.VirtualMachine](r).Properties
-		s, _ := e.sizeNamed(string(*p.HardwareProfile.VMSize))
-		spot := p.Priority != nil && *p.Priority == armcompute.VirtualMachinePriorityTypesSpot
+		s, _ := e.sizeNamed(r.Size)
+		spot := r.Spot
 		switch {
 		case strings.EqualFold(name, "virtualMachines"):
 			n++
@@ -156,7 +155,7 @@ func (e *Emulator) usages(compute bool, location string) (*response, error) {
 		return answer(http.StatusOK, map[string]any{"value": all})
 	}
 	names := [][2]string{{"availabilitySets", "Availability Sets"}, {"cores", "Total Regional vCPUs"}, {"virtualMachines", "Virtual Machines"}, {"lowPriorityCores", "Total Regional Low-priority vCPUs"}}
-	for _, s := range e.sizes() {
+	for _, s := range e.sizes {
 		if f := [2]string{s.family, strings.TrimSuffix(strings.TrimPrefix(s.family, "standard"), "Family") + " Family vCPUs"}; !slices.Contains(names, f) {
 			names = append(names, f)
 		}

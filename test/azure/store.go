@@ -25,6 +25,8 @@ type resource struct {
 	Ready time.Time `json:"ready"`
 
 	// Of virtual machines.
+	Size    string `json:"size,omitempty"`
+	Spot    bool   `json:"spot,omitempty"`
 	Power   string `json:"power,omitempty"`
 	State   string `json:"state,omitempty"`   // provisioning state, when it is told here and not by Ready
 	Secret  string `json:"secret,omitempty"`  // custom data
@@ -104,13 +106,19 @@ func (e *Emulator) get(id string) *resource { return e.at(id, 0) }
 
 // list is all that pleases, as it was so long ago, ordered by id.
 func (e *Emulator) list(lag time.Duration, please func(*resource) bool) []*resource {
-	var all []*resource
-	for _, en := range e.entries {
+	var keys []string
+	found := map[string]*resource{}
+	for k, en := range e.entries {
 		if r := en.at(lag); r != nil && please(r) {
-			all = append(all, r)
+			keys = append(keys, k)
+			found[k] = r
 		}
 	}
-	slices.SortFunc(all, func(a, b *resource) int { return strings.Compare(key(a.ID), key(b.ID)) })
+	slices.Sort(keys)
+	all := make([]*resource, len(keys))
+	for i, k := range keys {
+		all[i] = found[k]
+	}
 	return all
 }
 
