@@ -91,7 +91,7 @@ func New(o Options) (cloud.Cloud, error) {
 		// The SDK waits as Retry-After says while that is short. What takes longer
 		// comes back as an error that says so, and the caller decides.
 		Retry: policy.RetryOptions{
-			MaxRetries: 3, TryTimeout: time.Minute, RetryDelay: 500 * time.Millisecond, MaxRetryDelay: 10 * time.Second,
+			MaxRetries: 3, TryTimeout: time.Minute, RetryDelay: o.Poll / 4, MaxRetryDelay: 10 * time.Second,
 		},
 		Telemetry: policy.TelemetryOptions{ApplicationID: "skyport"},
 	}

@@ -17,6 +17,13 @@ import (
 func (s *site) Clear(ctx context.Context, id skyport.PartitionID, tell func(text string)) error {
 	name := group(id)
 	all, err := s.ourGroups(ctx, id)
+	if err == nil && len(all) == 0 {
+		// A group that a gate which was killed has just made may not be seen yet.
+		if err := pause(ctx, 2*s.o.Poll); err != nil {
+			return fmt.Errorf("look for the resource group %s: %w", name, err)
+		}
+		all, err = s.ourGroups(ctx, id)
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package azure_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func open(t *testing.T, e *azuretest.Emulator) cloud.Cloud {
 	t.Helper()
 	c, err := azure.New(azure.Options{
 		Name: "az", Region: e.Location(), Subscription: e.Subscription(), Tenant: e.Tenant(), ClientID: e.ClientID(), ClientSecret: e.ClientSecret(),
-		Endpoint: e.URL(), Authority: e.Authority(), PricesURL: e.PricesURL(), HTTP: e.Client(), Poll: 10 * time.Millisecond,
+		Endpoint: e.URL(), Authority: e.Authority(), PricesURL: e.PricesURL(), HTTP: e.Client(), Poll: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 		SSHFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
 	})
 	if err != nil {
@@ -59,6 +60,7 @@ func provider(t *testing.T, e *azuretest.Emulator, dir string) *cloud.Provider {
 	t.Helper()
 	p, err := cloud.New(cloud.Options{
 		Kind: azure.Kind, Clouds: []cloud.Cloud{open(t, e)}, Dir: dir, Poll: 100 * time.Millisecond, Retry: 20 * time.Millisecond,
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
