@@ -97,6 +97,7 @@ func New(o Options) (*Provider, error) {
 		p.sites = append(p.sites, newSite(ctx, p, c, o))
 	}
 	for _, s := range p.sites {
+		p.spawn(func() { s.flavors.load.Do(s.flavors.read); s.images.load.Do(s.images.read) })
 		p.spawn(s.poll)
 		p.spawn(s.watchSources)
 	}
