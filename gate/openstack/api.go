@@ -24,8 +24,8 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 // fetch gets one thing.
 func fetch(ctx context.Context, client *gophercloud.ServiceClient, at string, to any) error {
-	_, err := client.Get(ctx, at, to, nil)
-	return err //nolint:wrapcheck // explain says what was tried
+	_, err := client.Get(ctx, at, to, nil) //nolint:bodyclose // gophercloud reads and closes it
+	return err                             //nolint:wrapcheck // explain says what was tried
 }
 
 // pages gets all pages of a list. Next pages are asked at our own endpoint:
@@ -100,7 +100,7 @@ func create(ctx context.Context, client *gophercloud.ServiceClient, path string,
 	}
 	ctx, cancel := lingering(ctx)
 	defer cancel()
-	_, err := client.Post(ctx, client.ServiceURL(path), body, to, &gophercloud.RequestOpts{
+	_, err := client.Post(ctx, client.ServiceURL(path), body, to, &gophercloud.RequestOpts{ //nolint:bodyclose // gophercloud reads and closes it
 		OkCodes: []int{http.StatusOK, http.StatusCreated, http.StatusAccepted},
 	})
 	return err //nolint:wrapcheck // explain says what was tried
@@ -108,7 +108,7 @@ func create(ctx context.Context, client *gophercloud.ServiceClient, path string,
 
 // change updates a thing.
 func change(ctx context.Context, client *gophercloud.ServiceClient, path string, body any) error {
-	_, err := client.Put(ctx, client.ServiceURL(path), body, nil, &gophercloud.RequestOpts{
+	_, err := client.Put(ctx, client.ServiceURL(path), body, nil, &gophercloud.RequestOpts{ //nolint:bodyclose // gophercloud reads and closes it
 		OkCodes: []int{http.StatusOK, http.StatusCreated, http.StatusAccepted},
 	})
 	return err //nolint:wrapcheck // explain says what was tried
@@ -116,7 +116,7 @@ func change(ctx context.Context, client *gophercloud.ServiceClient, path string,
 
 // remove removes a thing. That it is gone already is no error.
 func remove(ctx context.Context, client *gophercloud.ServiceClient, path ...string) error {
-	_, err := client.Delete(ctx, client.ServiceURL(strings.Join(path, "/")), nil)
+	_, err := client.Delete(ctx, client.ServiceURL(strings.Join(path, "/")), nil) //nolint:bodyclose // gophercloud reads and closes it
 	if gone(err) {
 		return nil
 	}

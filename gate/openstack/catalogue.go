@@ -170,12 +170,12 @@ func (f flavor) gpus() (count int, model string) {
 
 func (f flavor) arch() string {
 	for key, value := range f.Extra {
-		switch {
-		case key == "hw:architecture", key == "capabilities:cpu_info:arch", key == "hw_architecture":
+		switch key {
+		case "hw:architecture", "capabilities:cpu_info:arch", "hw_architecture":
 			return goArch(strings.TrimLeft(value, "=<in> "))
-		case key == "trait:HW_ARCH_X86_64", key == "trait:COMPUTE_ARCH_X86_64":
+		case "trait:HW_ARCH_X86_64", "trait:COMPUTE_ARCH_X86_64":
 			return "amd64"
-		case key == "trait:HW_ARCH_AARCH64", key == "trait:COMPUTE_ARCH_AARCH64":
+		case "trait:HW_ARCH_AARCH64", "trait:COMPUTE_ARCH_AARCH64":
 			return "arm64"
 		}
 	}

@@ -131,7 +131,7 @@ func (c *clearing) text() string {
 		return "waits for " + strings.Join(c.waits[:min(len(c.waits), 3)], "; ")
 	}
 	if n := len(c.v.servers); n > 0 {
-		return "waits until " + count(n, "server") + " are gone"
+		return "waits for the end of " + count(n, "server")
 	}
 	return "removes " + count(c.v.count(), "thing")
 }

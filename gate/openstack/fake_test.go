@@ -180,7 +180,7 @@ func (f *fake) refused(w http.ResponseWriter, call string, after bool) bool {
 		w.Header().Set(name, value)
 	}
 	w.WriteHeader(status)
-	fmt.Fprint(w, text)
+	_, _ = fmt.Fprint(w, text) // who asked may be gone
 	return true
 }
 
@@ -282,6 +282,12 @@ func (f *fake) compute(r *http.Request, path string, body object) answer {
 		return f.listing(r, "servers", "servers")
 	case path == "servers":
 		return f.boot(body["server"].(object))
+	case r.Method == http.MethodGet && len(parts) == 2 && f.objects[path] != nil:
+		s := maps.Clone(f.objects[path])
+		if f.fault != "" {
+			s["fault"] = object{"code": 500, "message": f.fault}
+		}
+		return answer{200, object{"server": s}}
 	case len(parts) == 3 && parts[2] == "metadata":
 		s, ok := f.objects["servers/"+parts[1]]
 		if !ok {
@@ -313,7 +319,7 @@ func (f *fake) boot(s object) answer {
 	}
 	s["status"], s["looks"] = "BUILD", f.looks
 	if f.fault != "" {
-		s["status"], s["fault"] = "ERROR", object{"code": 500, "message": f.fault}
+		s["status"] = "ERROR" // lists do not say why, as those of Nova's cell 0
 	}
 	return answer{202, object{"server": object{"id": s["id"], "adminPass": "x"}}}
 }

@@ -52,7 +52,7 @@ func (v *inventory) found() cloud.Found {
 	}
 	order := map[string]int{}
 	for _, one := range v.servers {
-		order[one.Metadata[markHost]], _ = strconv.Atoi(one.Metadata[markNode]) //nolint:errcheck // those in the list were read above
+		order[one.Metadata[markHost]], _ = strconv.Atoi(one.Metadata[markNode]) // those in the list were read above
 	}
 	slices.SortFunc(f.Nodes, func(a, b cloud.Node) int { return cmp.Compare(order[a.Name], order[b.Name]) })
 	f.Made = v.anchor() != nil && f.Tags.Nodes > 0 && len(f.Nodes) == f.Tags.Nodes &&

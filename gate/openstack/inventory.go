@@ -231,6 +231,17 @@ func (s *site) listServers(ctx context.Context, se *session, id skyport.Partitio
 	// A regular expression: https://docs.openstack.org/api-ref/compute/#list-servers-detailed
 	query := url.Values{"name": {"^" + regexp.QuoteMeta(namePrefix) + string(id)}}
 	servers, err := pages[server](ctx, se.compute, "servers/detail", "servers", query)
+	for i, one := range servers {
+		if one.Status == "ERROR" && one.Fault.Message == "" && one.Metadata[cloud.TagOwner] != "" && err == nil {
+			// Lists lack the fault of a server that never got a host.
+			answer := struct {
+				Server *server `json:"server"`
+			}{&servers[i]}
+			if err = fetch(ctx, se.compute, se.compute.ServiceURL("servers", one.ID), &answer); gone(err) {
+				err = nil
+			}
+		}
+	}
 	slices.SortFunc(servers, func(a, b server) int {
 		return cmp.Or(when(a.Created).Compare(when(b.Created)), strings.Compare(a.ID, b.ID))
 	})

@@ -239,7 +239,10 @@ func TestCloudsFile(t *testing.T) {
 	}
 	write("clouds.yaml", "clouds:\n  one:\n    auth: {auth_url: '"+f.URL+"/identity/v3', application_credential_id: cred}\n    region_name: RegionOne\n")
 	write("secure.yaml", "clouds:\n  one:\n    auth: {application_credential_secret: wrong}\n")
-	c := f.site(t, func(o *openstack.Options) { o.AuthURL, o.Cloud, o.CloudsFile = "", "one", file })
+	var log strings.Builder
+	c := f.site(t, func(o *openstack.Options) {
+		o.AuthURL, o.Cloud, o.CloudsFile, o.Logger = "", "one", file, slog.New(slog.NewTextHandler(&log, nil))
+	})
 	if _, err := c.Flavors(t.Context()); skyport.CodeOf(err) != skyport.CodeCredentials || !errors.Is(err, gate.ErrPermanent) {
 		t.Fatalf("a wrong secret: %v", err)
 	}
@@ -259,6 +262,9 @@ func TestCloudsFile(t *testing.T) {
 		if !slices.ContainsFunc(findings, func(g gate.Finding) bool { return strings.Contains(g.Text, text) && g.Level == level && g.Fix != "" }) {
 			t.Errorf("no %s with %q in %+v", level, text, findings)
 		}
+	}
+	if !strings.Contains(log.String(), "ends soon") || strings.Contains(log.String(), "secret") {
+		t.Errorf("logged %q", log.String())
 	}
 	f.mu.Lock()
 	f.token = "renewed meanwhile" // what we hold is not valid any more

@@ -1,6 +1,7 @@
 package openstack_test
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/cloud"
 	"github.com/openworkload/skyport/gate/gatetest"
@@ -98,6 +100,29 @@ func TestReal(t *testing.T) {
 			t.Cleanup(func() { _ = last.Close() }) // a second end of it does no harm
 			return gatetest.Fixture{Provider: open(t), Site: "real", Nodes: 2, Patience: 3 * time.Minute, Remake: open}
 		})
+	})
+	t.Run("a flavor that finds no host", func(t *testing.T) {
+		c := site(t)
+		p := plan(1)
+		p.Owner, p.Tags.Owner = "owner-nowhere", "owner-nowhere"
+		p.NodeFlavor.Name, p.NodeImage.Name = "g1.large", image // asks for a GPU that no host of the reference cloud has
+		err := c.Make(t.Context(), p, func(text string) { t.Log(text) })
+		if skyport.CodeOf(err) == skyport.CodeUnknownFlavor {
+			t.Skip("this cloud has no flavor g1.large")
+		}
+		if skyport.CodeOf(err) != skyport.CodeNoCapacity || !errors.Is(err, gate.ErrPermanent) {
+			t.Errorf("got %v", err)
+		}
+		found, err := c.Find(t.Context(), p.ID)
+		if err != nil || len(found) != 1 || skyport.CodeOf(found[0].Failure) != skyport.CodeNoCapacity || found[0].Tags != p.Tags {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		if err := c.Clear(t.Context(), p.ID, func(text string) { t.Log(text) }); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("nothing is left", func(t *testing.T) {
 		c := site(t)

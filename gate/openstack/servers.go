@@ -182,7 +182,7 @@ func (m *making) awaitServers(ctx context.Context) error {
 		if len(active) == len(m.plan.Nodes) {
 			return nil
 		}
-		if text := fmt.Sprintf("%d of %s boot", len(active), count(len(m.plan.Nodes), "node")); text != said {
+		if text := fmt.Sprintf("%d of %s active", len(active), count(len(m.plan.Nodes), "server")); text != said {
 			said = text
 			m.say(text)
 		}
