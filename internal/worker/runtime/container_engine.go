@@ -31,6 +31,10 @@ type engine struct {
 // engineTime is how long an engine may take for an answer that costs it nothing.
 const engineTime = 5 * time.Second
 
+// openTime is how long one may take to tell what it can do. Podman looks at its
+// storage and runtime each time: on a small node that is busy this takes seconds.
+const openTime = 20 * time.Second
+
 // findEngine returns the first engine that answers at one of the hosts.
 func findEngine(ctx context.Context, hosts []string) (*engine, error) {
 	var failed []string
@@ -58,18 +62,31 @@ func openEngine(ctx context.Context, host string) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", host, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, engineTime)
+	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
+	// Whose engine it is is no guess: much depends on it.
+	version, err := api.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", host, plain(err)), api.Close())
+	}
 	info, err := api.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", host, plain(err)), api.Close())
 	}
 	e := &engine{api: api, host: host, info: info.Info}
 	e.rootless = slices.ContainsFunc(e.info.SecurityOptions, func(s string) bool { return strings.Contains(s, "rootless") })
-	if version, err := api.ServerVersion(ctx, client.ServerVersionOptions{}); err == nil {
-		e.podman = slices.ContainsFunc(version.Components, func(c system.ComponentVersion) bool { return strings.HasPrefix(c.Name, "Podman") })
+	e.podman = slices.ContainsFunc(version.Components, func(c system.ComponentVersion) bool { return strings.HasPrefix(c.Name, "Podman") })
+	if e.podman && !e.rootless {
+		e.info.CPUCfsQuota = e.info.CPUCfsQuota || controlled("/sys/fs/cgroup", "cpu")
 	}
 	return e, nil
+}
+
+// controlled says whether a controller of cgroups v2 is there: Podman says of
+// limits of processors that it cannot keep them, there too where it does.
+func controlled(root, controller string) bool {
+	text, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(text)), controller)
 }
 
 // engineHosts lists where an engine may listen, the likeliest first.

@@ -105,6 +105,21 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// What a node's kernel can is asked of it where Podman says less.
+func TestControlled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if controlled(dir, "cpu") {
+		t.Error("a node without cgroups v2 has a controller of them")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpuset cpu io memory pids\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !controlled(dir, "cpu") || controlled(dir, "cp") || controlled(dir, "rdma") {
+		t.Error("the controllers are not those that the kernel names")
+	}
+}
+
 func TestLayers(t *testing.T) {
 	t.Parallel()
 	ls := newLayers()
