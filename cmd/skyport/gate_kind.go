@@ -112,13 +112,14 @@ func (k *cloudKind) put(config spool.CloudSite, open cloudOpener) error {
 	if described, err := provider.Sites(context.Background()); err == nil && len(described) == 1 { // from memory
 		s.described = described[0]
 	}
+	changed := provider.Changed() // before anybody calls it
 	k.mu.Lock()
 	s.provider = provider
 	if old == nil {
 		k.sites = append(k.sites, s)
 	}
 	k.mu.Unlock()
-	s.watcher.Go(func() { k.watch(s, provider) })
+	s.watcher.Go(func() { k.watch(s, provider, changed) })
 	k.notify()
 	k.log.Info("site is open", "kind", k.kind, "site", config.Name, "again", old != nil)
 	return nil
@@ -175,8 +176,7 @@ func (s *cloudSite) close() error {
 }
 
 // watch passes on that something of a site has changed.
-func (k *cloudKind) watch(s *cloudSite, p cloudProvider) {
-	next := p.Changed()
+func (k *cloudKind) watch(s *cloudSite, p cloudProvider, next <-chan struct{}) {
 	for {
 		select {
 		case <-s.stop:
@@ -257,7 +257,9 @@ func onSite[T any](k *cloudKind, name string, call func(*cloudSite) (T, error)) 
 	i := slices.IndexFunc(k.sites, func(s *cloudSite) bool { return s.config.Name == name })
 	if i < 0 {
 		k.mu.RUnlock()
-		return none, skyport.Errorf(skyport.CodeUnknownSite, "there is no site %q", skyport.Abbreviate(name, 60))
+		unknown := skyport.Errorf(skyport.CodeUnknownSite, "there is no site %q", skyport.Abbreviate(name, 60))
+		unknown.Cause = gate.ErrPermanent
+		return none, unknown
 	}
 	s := k.sites[i]
 	if s.provider == nil {
