@@ -19,6 +19,7 @@ import (
 const (
 	shelfVersion = 1
 	shelfMost    = 64 << 20         // bytes of a file
+	justNow      = 10 * time.Minute // a thing that is younger than that may be missing
 	fetchLimit   = 10 * time.Minute // of one question for flavors or images
 )
 
@@ -73,8 +74,8 @@ func (h *shelf[T]) get(ctx context.Context) ([]T, error) {
 	return slices.Clone(h.all), nil
 }
 
-// having is get for somebody who looks for one thing: when what a process
-// before this one has kept lacks it, the cloud is asked and waited for.
+// having is get for somebody who looks for one thing: when what is known lacks it
+// and was not told just now, the cloud is asked and waited for.
 func (h *shelf[T]) having(ctx context.Context, wanted func(T) bool) ([]T, error) {
 	all, err := h.get(ctx)
 	if err != nil || slices.ContainsFunc(all, wanted) {
@@ -82,10 +83,14 @@ func (h *shelf[T]) having(ctx context.Context, wanted func(T) bool) ([]T, error)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.current {
+	if h.current && time.Since(h.at) < justNow {
 		return all, nil
 	}
-	return h.await(ctx)
+	newer, err := h.await(ctx)
+	if err != nil && h.current {
+		return all, nil
+	}
+	return newer, err
 }
 
 // await waits for the cloud's answer. The mutex is held.

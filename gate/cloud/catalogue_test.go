@@ -174,12 +174,14 @@ func TestRefusals(t *testing.T) {
 		code   skyport.Code
 		hint   string
 	}{
-		"flavor":    {func(s *gate.PartitionSpec) { s.Flavor = "smal" }, skyport.CodeUnknownFlavor, "small"},
-		"image":     {func(s *gate.PartitionSpec) { s.Image = "Plain-ARM64" }, skyport.CodeUnknownImage, "plain-arm"},
-		"arch":      {func(s *gate.PartitionSpec) { s.Flavor, s.Image = "arm", "plain" }, skyport.CodeUnsatisfiable, "plain-arm"},
-		"spot":      {func(s *gate.PartitionSpec) { s.Flavor, s.Image, s.Spot = "arm", "plain-arm", true }, skyport.CodeUnsupported, "spot"},
-		"nodes":     {func(s *gate.PartitionSpec) { s.Nodes = skyport.NodeNames(s.ID, 4) }, skyport.CodeUnsatisfiable, "limits"},
-		"cpus":      {func(s *gate.PartitionSpec) { s.Flavor, s.Image, s.Nodes = "arm", "plain-arm", skyport.NodeNames(s.ID, 3) }, skyport.CodeUnsatisfiable, "limits"},
+		"flavor": {func(s *gate.PartitionSpec) { s.Flavor = "smal" }, skyport.CodeUnknownFlavor, "small"},
+		"image":  {func(s *gate.PartitionSpec) { s.Image = "Plain-ARM64" }, skyport.CodeUnknownImage, "plain-arm"},
+		"arch":   {func(s *gate.PartitionSpec) { s.Flavor, s.Image = "arm", "plain" }, skyport.CodeUnsatisfiable, "plain-arm"},
+		"spot":   {func(s *gate.PartitionSpec) { s.Flavor, s.Image, s.Spot = "arm", "plain-arm", true }, skyport.CodeUnsupported, "spot"},
+		"nodes":  {func(s *gate.PartitionSpec) { s.Nodes = skyport.NodeNames(s.ID, 4) }, skyport.CodeUnsatisfiable, "limits"},
+		"cpus": {func(s *gate.PartitionSpec) {
+			s.Flavor, s.Image, s.Nodes = "arm", "plain-arm", skyport.NodeNames(s.ID, 3)
+		}, skyport.CodeUnsatisfiable, "limits"},
 		"id":        {func(s *gate.PartitionSpec) { s.ID = "../x" }, skyport.CodeInvalid, ""},
 		"user data": {func(s *gate.PartitionSpec) { s.UserData = []string{"a", "b"} }, skyport.CodeInvalid, ""},
 	} {

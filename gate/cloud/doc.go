@@ -10,5 +10,6 @@
 // is refreshed in the background. All that must outlive the process is in the
 // cloud's own tags ([Tags]), never in a file.
 //
-// A kind of cloud knows its API, and nothing of this.
+// A kind of cloud knows its API, and nothing of this. Package cloudtest has one in
+// memory, with the faults of real ones.
 package cloud

@@ -3,11 +3,11 @@ package cloud_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,63 +337,11 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// Live partitions are opened to core's new address when it has moved.
-func TestAdmit(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := cloudtest.NewWorld(cloudtest.Options{})
-		var at atomic.Value
-		at.Store("203.0.113.7")
-		service := cloud.Sources{Service: "https://address.test/", Client: answering(&at)}
-		from := func(o *cloud.Options) { calm(o); o.Sources = service }
-		p := open(t, w.Open(), from)
-		s := spec("test", 1)
-		if err := p.Create(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-		await(t, p, s.ID, gate.StateUp)
-		if got := w.Admitted(s.ID); got != "203.0.113.7/32" {
-			t.Errorf("open to %s", got)
-		}
-		at.Store("203.0.113.8\n")
-		time.Sleep(3 * time.Minute)
-		if got := w.Admitted(s.ID); got != "203.0.113.8/32" {
-			t.Errorf("after the move open to %s", got)
-		}
-		if n := w.Calls("Admit"); n != 1 {
-			t.Errorf("opened %d times", n)
-		}
-		if err := p.Close(); err != nil {
-			t.Fatal(err)
-		}
-		at.Store("203.0.113.9") // the laptop has travelled while the gate was off
-		p = open(t, w.Open(), from)
-		time.Sleep(10 * time.Second)
-		if got := w.Admitted(s.ID); got != "203.0.113.9/32" {
-			t.Errorf("after a restart open to %s", got)
-		}
-		at.Store("<html>log in to the hotel's network</html>")
-		time.Sleep(30 * time.Minute)
-		if got := w.Admitted(s.ID); got != "203.0.113.9/32" {
-			t.Errorf("without an address open to %s", got)
-		}
-		err := p.Create(t.Context(), spec("test", 1))
-		if err == nil || errors.Is(err, gate.ErrPermanent) || !strings.Contains(skyport.HintOf(err), "ssh_from") {
-			t.Errorf("create without an address: %v", err)
-		}
-		found, err := p.Check(t.Context(), "test")
-		if err != nil || !slices.ContainsFunc(found, func(f gate.Finding) bool { return f.Subject == "sources" && f.Level == gate.LevelFailure && f.Fix != "" }) {
-			t.Errorf("check: %v, %v", found, err)
-		}
-		if err := p.Close(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 func TestNew(t *testing.T) {
 	t.Parallel()
-	c := func(kind, name string) cloud.Cloud { return cloudtest.NewWorld(cloudtest.Options{Kind: kind, Name: name}).Open() }
+	c := func(kind, name string) cloud.Cloud {
+		return cloudtest.NewWorld(cloudtest.Options{Kind: kind, Name: name}).Open()
+	}
 	for name, o := range map[string]cloud.Options{
 		"nothing":      {},
 		"no clouds":    {Kind: "memory"},
@@ -405,5 +353,29 @@ func TestNew(t *testing.T) {
 		if p, err := cloud.New(o); err == nil || skyport.CodeOf(err) != skyport.CodeInvalid {
 			t.Errorf("%s: %v, %v", name, p, err)
 		}
+	}
+}
+
+// What the kit adds between core's call and the cloud's first one.
+func BenchmarkCreate(b *testing.B) {
+	c := &eager{Cloud: cloudtest.NewWorld(cloudtest.Options{}).Open()}
+	called := make(chan struct{})
+	c.make = func(context.Context, cloud.Plan, func(string)) error {
+		called <- struct{}{}
+		return cloud.Permanent(skyport.CodeNoCapacity, "measured")
+	}
+	p, err := cloud.New(cloud.Options{
+		Kind: "memory", Clouds: []cloud.Cloud{c}, Sources: cloud.Sources{Fixed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	for b.Loop() {
+		if err := p.Create(b.Context(), spec("test", 3)); err != nil {
+			b.Fatal(err)
+		}
+		<-called
 	}
 }

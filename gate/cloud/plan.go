@@ -187,7 +187,7 @@ func (s *site) image(ctx context.Context, name string) (skyport.Image, error) {
 		var image skyport.Image
 		err := s.ask(ctx, func(ctx context.Context) (err error) { image, err = resolver.ResolveImage(ctx, name); return err })
 		if err == nil || !errors.Is(err, gate.ErrPermanent) {
-			return image, err //nolint:wrapcheck // the cloud says what failed
+			return image, err
 		}
 	}
 	var names []string

@@ -70,6 +70,9 @@ func newSite(ctx context.Context, p *Provider, c Cloud, o Options) *site {
 	})
 	s.images = newShelf(s, "images", file("images"), c.Images, func(i *skyport.Image) string {
 		i.Site = name
+		if i.Kind == "" {
+			i.Kind = skyport.ImageCloud
+		}
 		if i.ID == "" {
 			i.ID = gate.StableID(o.Kind, name, "image", i.Name)
 		}

@@ -1,13 +1,17 @@
 package cloud_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
@@ -43,9 +47,14 @@ func TestSources(t *testing.T) {
 		"group":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "224.0.0.1") }, ""},
 		"page":       {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>192.0.2.7</html>") }, ""},
 		"empty":      {func(http.ResponseWriter, *http.Request) {}, ""},
-		"endless":    {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat(" ", 1<<20)+"192.0.2.7") }, ""},
-		"error":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = io.WriteString(w, "192.0.2.7") }, ""},
-		"elsewhere":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, secret.URL, http.StatusFound) }, ""},
+		"endless": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Repeat(" ", 1<<20)+"192.0.2.7")
+		}, ""},
+		"error": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "192.0.2.7")
+		}, ""},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, secret.URL, http.StatusFound) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			service := httptest.NewTLSServer(test.answer)
@@ -90,4 +99,60 @@ func told(t *testing.T, p *cloud.Provider, want string) {
 	if err := p.Create(t.Context(), spec("test", 1)); (err == nil) != (want != "") || (err != nil && skyport.CodeOf(err) != skyport.CodeUnavailable) {
 		t.Errorf("create: %v", err)
 	}
+}
+
+// Live partitions are opened to core's new address when it has moved.
+func TestAdmit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := cloudtest.NewWorld(cloudtest.Options{})
+		var at atomic.Value
+		at.Store("203.0.113.7")
+		service := cloud.Sources{Service: "https://address.test/", Client: answering(&at)}
+		from := func(o *cloud.Options) { calm(o); o.Sources = service }
+		p := open(t, w.Open(), from)
+		s := spec("test", 1)
+		if err := p.Create(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		await(t, p, s.ID, gate.StateUp)
+		if got := w.Admitted(s.ID); got != "203.0.113.7/32" {
+			t.Errorf("open to %s", got)
+		}
+		at.Store("203.0.113.8\n")
+		time.Sleep(3 * time.Minute)
+		if got := w.Admitted(s.ID); got != "203.0.113.8/32" {
+			t.Errorf("after the move open to %s", got)
+		}
+		if n := w.Calls("Admit"); n != 1 {
+			t.Errorf("opened %d times", n)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		at.Store("203.0.113.9") // the laptop has travelled while the gate was off
+		p = open(t, w.Open(), from)
+		time.Sleep(10 * time.Second)
+		if got := w.Admitted(s.ID); got != "203.0.113.9/32" {
+			t.Errorf("after a restart open to %s", got)
+		}
+		at.Store("<html>log in to the hotel's network</html>")
+		time.Sleep(30 * time.Minute)
+		if got := w.Admitted(s.ID); got != "203.0.113.9/32" {
+			t.Errorf("without an address open to %s", got)
+		}
+		err := p.Create(t.Context(), spec("test", 1))
+		if err == nil || errors.Is(err, gate.ErrPermanent) || !strings.Contains(skyport.HintOf(err), "ssh_from") {
+			t.Errorf("create without an address: %v", err)
+		}
+		found, err := p.Check(t.Context(), "test")
+		if err != nil || !slices.ContainsFunc(found, func(f gate.Finding) bool {
+			return f.Subject == "sources" && f.Level == gate.LevelFailure && f.Fix != ""
+		}) {
+			t.Errorf("check: %v, %v", found, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

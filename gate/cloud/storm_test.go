@@ -198,7 +198,7 @@ func (s *storm) look(ctx context.Context) error {
 			return fmt.Errorf("a partition that was just asked for is told as not there")
 		case !w.made:
 		case errors.Is(err, gate.ErrNotFound), err == nil && (status.State == gate.StateFailed || status.State == gate.StateDeleting):
-			return fmt.Errorf("live partition is told as %v %s %s", err, status.State, status.Details)
+			return fmt.Errorf("live partition is told as %w %s %s", err, status.State, status.Details)
 		}
 		if n := len(s.w.Of(w.spec.ID)); w.made && n < 3+len(w.spec.Nodes) {
 			return fmt.Errorf("of a live partition only %d resources are left", n)

@@ -114,7 +114,7 @@ func (s *site) insist(ctx context.Context, tell func(string), f func(context.Con
 			var throttled *Throttled
 			switch {
 			case err == nil || errors.Is(err, gate.ErrPermanent):
-				return err //nolint:wrapcheck // the cloud says what failed
+				return err
 			case ctx.Err() == nil:
 				last = err
 			}
@@ -247,7 +247,7 @@ func (s *site) relentless(
 // remove starts a removal, or joins the one that is under way.
 func (s *site) remove(ctx context.Context, id skyport.PartitionID) error {
 	if _, err := skyport.ParsePartitionID(string(id)); err != nil {
-		return nil //nolint:nilerr // nothing can be there under such an id
+		return nil // nothing can be there under such an id
 	}
 	if err := s.look(ctx, 0, forever); err != nil {
 		s.log.DebugContext(ctx, "removal without a list", "partition", id, "error", err)
@@ -319,8 +319,8 @@ func (s *site) extend(ctx context.Context, id skyport.PartitionID, until time.Ti
 	if failed {
 		return nil
 	}
-	if _, err := s.quiet(); err != nil {
-		return err
+	if left, why := s.quiet(); left > 0 {
+		return why
 	}
 	if err := s.change(ctx, r, func(ctx context.Context) error { return s.cloud.Extend(ctx, id, until) }); err != nil {
 		return fmt.Errorf("extend partition %s: %w", id, err)

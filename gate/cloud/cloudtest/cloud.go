@@ -70,7 +70,8 @@ func (c *Cloud) Make(ctx context.Context, plan cloud.Plan, tell func(string)) er
 		}
 	}
 	things := []resource{
-		{kind: kindGroup, name: plan.Name + "-group", open: spell(plan.Sources)}, {kind: kindNetwork, name: plan.Name + "-net"},
+		{kind: kindGroup, name: plan.Name + "-group", open: spell(plan.Sources)},
+		{kind: kindNetwork, name: plan.Name + "-net"},
 		{kind: kindAddress, name: plan.Name + "-address"},
 	}
 	for i, host := range plan.Nodes {
