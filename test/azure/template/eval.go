@@ -11,8 +11,11 @@ import (
 	"strings"
 )
 
-// maxText bounds what an expression may grow to.
-const maxText = 4 << 20
+// What an expression may grow to.
+const (
+	maxText     = 4 << 20
+	maxElements = 100_000
+)
 
 // unknown stands for what only a running deployment can know: the state of a
 // resource. Whatever is made of it is unknown too.

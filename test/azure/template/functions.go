@@ -144,7 +144,9 @@ func concat(name string, args []any) (any, error) {
 				if !ok {
 					return nil, wrongArguments(name, "all parameters must be arrays when the first is one")
 				}
-				all = append(all, part...)
+				if all = append(all, part...); len(all) > maxElements {
+					return nil, wrongArguments(name, "the array is too long")
+				}
 			}
 			return all, nil
 		}
@@ -311,18 +313,29 @@ func union(name string, args []any) (any, error) {
 		return out, nil
 	}
 	var out []any
+	seen := map[string]bool{}
 	for _, a := range args {
 		list, ok := a.([]any)
 		if !ok {
 			return nil, wrongArguments(name, "all parameters must be arrays or objects")
 		}
 		for _, v := range list {
-			if !slices.ContainsFunc(out, func(o any) bool { return equal(o, v) }) {
+			if k := identity(v); !seen[k] {
+				seen[k] = true
 				out = append(out, v)
 			}
 		}
 	}
 	return out, nil
+}
+
+// identity is a text that equal values have alike.
+func identity(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
 }
 
 // merge joins objects, those within them too; the later wins.

@@ -205,13 +205,21 @@ func asArray(v any) []any {
 func intersection(name string, args []any) (any, error) {
 	switch first := args[0].(type) {
 	case []any:
+		count := map[string]int{} // in how many of the others, in a row
+		for i, a := range args[1:] {
+			list, ok := a.([]any)
+			if !ok {
+				return nil, wrongArguments(name, "all parameters must be arrays")
+			}
+			for _, v := range list {
+				if k := identity(v); count[k] == i {
+					count[k] = i + 1
+				}
+			}
+		}
 		var out []any
 		for _, v := range first {
-			everywhere := !slices.ContainsFunc(args[1:], func(a any) bool {
-				list, ok := a.([]any)
-				return !ok || !slices.ContainsFunc(list, func(o any) bool { return equal(o, v) })
-			})
-			if everywhere {
+			if count[identity(v)] == len(args)-1 {
 				out = append(out, v)
 			}
 		}

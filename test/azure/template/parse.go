@@ -108,6 +108,11 @@ func (p *parser) expression() (node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l, ok := n.(literal); ok {
+		if _, ok := l.value.(int64); ok { // has nothing to be taken out of it
+			return n, nil
+		}
+	}
 	for links := 0; ; links++ {
 		if links > maxDepth {
 			return nil, invalid("The language expression '%s' is nested too deep.", shorten(p.text))
