@@ -194,9 +194,6 @@ func (c *clearing) try(what string, err error) error {
 func (c *clearing) servers(ctx context.Context) error {
 	var calls []func() error
 	for _, one := range c.v.servers {
-		if one.Task == "deleting" && one.Status != "ERROR" {
-			continue
-		}
 		calls = append(calls, func() error {
 			return c.try("server "+one.Name, remove(ctx, c.se.compute, "servers", one.ID))
 		})

@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -126,6 +127,11 @@ func (s *site) explain(err error, doing string) error {
 	if errors.As(err, &renewal) && is(renewal.ErrReauth, http.StatusUnauthorized) {
 		return cloud.Permanent(skyport.CodeCredentials, "%s: the cloud of site %s refuses the credentials: %w", doing, s.o.Name, renewal.ErrReauth).
 			WithHint("openstack token issue; renew the application credential or password in the configuration")
+	}
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return cloud.Permanent(skyport.CodeCredentials, "%s: the certificate of site %s is of an authority that is not known here: %w", doing, s.o.Name, err).
+			WithHint("put the authority's certificates into a file and name it as ca_file, or as cacert in clouds.yaml")
 	}
 	r, ok := refused(err)
 	if !ok {

@@ -66,7 +66,6 @@ type server struct {
 	Status   string            `json:"status"`
 	Created  string            `json:"created"`
 	Metadata map[string]string `json:"metadata"`
-	Task     string            `json:"OS-EXT-STS:task_state"`
 	Fault    struct {
 		Message string `json:"message"`
 		Details string `json:"details"`

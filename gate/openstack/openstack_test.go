@@ -1,8 +1,11 @@
 package openstack_test
 
 import (
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"log/slog"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -274,5 +277,52 @@ func TestCloudsFile(t *testing.T) {
 	}
 	if c.Site().Region != "RegionOne" {
 		t.Errorf("site %+v", c.Site())
+	}
+}
+
+// TestAuthority trusts the cloud's own authority when it is told to.
+func TestAuthority(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	secure := httptest.NewTLSServer(f)
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := func(o *openstack.Options) { o.AuthURL = secure.URL + "/identity/v3" }
+	if _, err := f.site(t, at).Flavors(t.Context()); skyport.CodeOf(err) != skyport.CodeCredentials || !strings.Contains(skyport.HintOf(err), "ca_file") {
+		t.Errorf("an unknown authority: %v", err)
+	}
+	if _, err := f.site(t, at, func(o *openstack.Options) { o.CAFile = file }).Flavors(t.Context()); err != nil {
+		t.Errorf("a known authority: %v", err)
+	}
+}
+
+// TestEnvironment logs in by what an openrc file sets.
+func TestEnvironment(t *testing.T) {
+	f := newFake(t)
+	for _, name := range []string{"OS_CLOUD", "OS_USER_ID", "OS_PROJECT_ID", "OS_DOMAIN_NAME", "OS_CACERT", "OS_APPLICATION_CREDENTIAL_SECRET", "OS_TOKEN"} {
+		t.Setenv(name, "")
+	}
+	for name, value := range map[string]string{
+		"OS_AUTH_URL": f.URL + "/identity/v3", "OS_USERNAME": "demo", "OS_PASSWORD": "secret", "OS_PROJECT_NAME": "demo",
+		"OS_USER_DOMAIN_NAME": "people", "OS_PROJECT_DOMAIN_NAME": "projects", "OS_REGION_NAME": "RegionOne",
+	} {
+		t.Setenv(name, value)
+	}
+	c := f.site(t, func(o *openstack.Options) { o.AuthURL = "" })
+	if _, err := c.Images(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(f.auth)
+	if err != nil || !strings.Contains(string(text), `"domain":{"name":"people"}`) || !strings.Contains(string(text), `"domain":{"name":"projects"}`) {
+		t.Errorf("logged in by %s, %v", text, err)
+	}
+	t.Setenv("OS_PASSWORD", "")
+	if _, err := openstack.New(openstack.Options{Name: "x"}); skyport.CodeOf(err) != skyport.CodeCredentials || skyport.HintOf(err) == "" {
+		t.Errorf("without a password: %v", err)
 	}
 }
