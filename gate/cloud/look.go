@@ -255,7 +255,7 @@ func (s *site) status(ctx context.Context, id skyport.PartitionID) (gate.Partiti
 			if there && status.State == gate.StateUp {
 				age = 2 * s.o.Poll
 			}
-			if there && (r.work != nil || r.failure != nil || (s.listed.seq >= seq && (looked || old <= age))) {
+			if there && (r.work != nil || r.failed() || (s.listed.seq >= seq && (looked || old <= age))) {
 				s.mu.Unlock()
 				return status, nil
 			}
@@ -277,7 +277,7 @@ func (s *site) remembered(id skyport.PartitionID, err error) (gate.PartitionStat
 	defer s.mu.Unlock()
 	if r := s.records[id]; r != nil && s.mayBeStale(err) {
 		if status, there := s.told(r); there {
-			return status, nil //nolint:nilerr // what is known is told in place of the error
+			return status, nil
 		}
 	}
 	return gate.PartitionStatus{}, err

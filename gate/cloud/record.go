@@ -65,6 +65,9 @@ func (r *record) known() bool {
 	return r.work != nil || r.failure != nil || r.found != nil || (r.made && !r.removed)
 }
 
+// failed says whether it could not be made.
+func (r *record) failed() bool { return r.failure != nil }
+
 // take waits for the turn to change a partition.
 func (s *site) take(ctx context.Context, r *record) (release func(), err error) {
 	s.mu.Lock()

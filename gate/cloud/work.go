@@ -311,7 +311,7 @@ func (s *site) extend(ctx context.Context, id skyport.PartitionID, until time.Ti
 		s.mu.Unlock()
 		return skyport.Errorf(skyport.CodeConflict, "partition %s is being removed", id)
 	}
-	failed := r.failure != nil
+	failed := r.failed()
 	if failed { // nothing of it is there: its reason is all that lives on
 		r.lease = until
 	}
