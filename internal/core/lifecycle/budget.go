@@ -163,8 +163,11 @@ func (e *Engine) tellBudget(ctx context.Context, p *cost.Purse) error {
 	return e.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, id := range jobs {
 			job, err := tx.Job(id)
+			if skyport.CodeOf(err) == skyport.CodeNotFound {
+				continue // purged meanwhile
+			}
 			if err != nil {
-				return ignoreNotFound(err)
+				return err
 			}
 			if job.State.Terminal() || job.Purged {
 				continue
@@ -225,8 +228,11 @@ func (e *Engine) closePurse(ctx context.Context, p *cost.Purse) error {
 		}
 		for _, id := range waiting {
 			job, err := tx.Job(id)
+			if skyport.CodeOf(err) == skyport.CodeNotFound {
+				continue // purged meanwhile
+			}
 			if err != nil {
-				return ignoreNotFound(err)
+				return err
 			}
 			if job.State == skyport.JobWaiting {
 				if err := backForBudget(tx, &job, p.Outcome()); err != nil {
