@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/devtestlabs/armdevtestlabs"
@@ -134,7 +135,7 @@ func await[T any](ctx context.Context, s *site, poller *runtime.Poller[T], what 
 		if err := pause(ctx, wait); err != nil {
 			return fmt.Errorf(what+": %w", append(args, err)...)
 		}
-		answer, err := poller.Poll(ctx)
+		answer, err := poller.Poll(ctx) //nolint:bodyclose // the SDK has read it
 		if err != nil {
 			return s.explain(err, what, args...)
 		}
@@ -146,7 +147,7 @@ func await[T any](ctx context.Context, s *site, poller *runtime.Poller[T], what 
 
 // capture lets a caller see the headers of an answer.
 func capture(ctx context.Context, answer **http.Response) context.Context {
-	return runtime.WithCaptureResponse(ctx, answer)
+	return policy.WithCaptureResponse(ctx, answer)
 }
 
 func slicePointers(all []string) []*string {

@@ -139,12 +139,12 @@ func (s *site) fetch(ctx context.Context, path, version string, into any) error 
 	query.Set("api-version", version)
 	request.Raw().URL.RawQuery = query.Encode()
 	request.Raw().Header.Set("Accept", "application/json")
-	answer, err := s.arm.Pipeline().Do(request)
+	answer, err := s.arm.Pipeline().Do(request) //nolint:bodyclose // the SDK reads it here and below
 	if err != nil {
 		return err //nolint:wrapcheck // the callers explain what they asked for
 	}
 	if !runtime.HasStatusCode(answer, http.StatusOK) {
-		return runtime.NewResponseError(answer)
+		return runtime.NewResponseError(answer) //nolint:wrapcheck // the callers explain what they asked for
 	}
 	return runtime.UnmarshalAsJSON(answer, into) //nolint:wrapcheck // the callers explain what they asked for
 }

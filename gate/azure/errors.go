@@ -125,12 +125,12 @@ func (s *site) judge(top fault, status int, after time.Duration, what string) er
 		}
 	}
 	text := all[0].text()
-	switch {
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return refused("%s: Azure refuses it: %s", what, text)
-	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return cloud.Permanent(skyport.CodeInvalid, "%s: Azure does not take it: %s", what, text)
-	case status == http.StatusNotFound:
+	case http.StatusNotFound:
 		return skyport.Errorf(skyport.CodeNotFound, "%s: %s", what, text)
 	}
 	return skyport.Errorf(skyport.CodeUnavailable, "%s: %s", what, text)

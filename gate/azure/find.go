@@ -67,6 +67,9 @@ func (s *site) ourGroups(ctx context.Context, id skyport.PartitionID) ([]*armres
 		if err != nil {
 			return nil, s.explain(err, "look for the resource group %s", group(id))
 		}
+		if !strings.EqualFold(value(got.Location), s.o.Region) {
+			return nil, nil // of another site
+		}
 		return []*armresources.ResourceGroup{&got.ResourceGroup}, nil
 	}
 	return s.listGroups(ctx, "tagName eq '"+cloud.TagOwner+"'")

@@ -31,17 +31,17 @@ func (c *canned) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	switch {
 	case strings.HasSuffix(path, "/.well-known/openid-configuration"):
-		fmt.Fprintf(w, `{"token_endpoint":"%[1]s/tenant/oauth2/v2.0/token","authorization_endpoint":"%[1]s/a","issuer":"%[1]s/tenant/v2.0"}`, base)
+		reply(w, `{"token_endpoint":"%[1]s/tenant/oauth2/v2.0/token","authorization_endpoint":"%[1]s/a","issuer":"%[1]s/tenant/v2.0"}`, base)
 	case strings.HasSuffix(path, "/oauth2/v2.0/token"):
 		if err := r.ParseForm(); err == nil {
 			c.tokens = append(c.tokens, r.PostForm.Get("client_secret")+r.PostForm.Get("client_assertion"))
 		}
 		if c.refuse != "" {
 			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, c.refuse)
+			reply(w, "%s", c.refuse)
 			return
 		}
-		fmt.Fprint(w, `{"token_type":"Bearer","expires_in":3600,"access_token":"t"}`)
+		reply(w, `{"token_type":"Bearer","expires_in":3600,"access_token":"t"}`)
 	default:
 		if page := r.URL.Query().Get("page"); page != "" {
 			path += "#" + page
@@ -51,7 +51,14 @@ func (c *canned) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			body = `{"error":{"code":"ResourceNotFound","message":"not here: ` + path + `"}}`
 		}
-		fmt.Fprint(w, strings.ReplaceAll(body, "@", base))
+		reply(w, "%s", strings.ReplaceAll(body, "@", base))
+	}
+}
+
+// reply answers, or ends the connection.
+func reply(w http.ResponseWriter, format string, args ...any) {
+	if _, err := fmt.Fprintf(w, format, args...); err != nil {
+		panic(http.ErrAbortHandler)
 	}
 }
 

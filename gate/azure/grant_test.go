@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -25,14 +24,14 @@ func grants(t *testing.T, status int) (*site, string) {
 			status = http.StatusBadRequest
 		}
 		w.WriteHeader(status)
-		fmt.Fprint(w, `{"refresh_token":"refresh"}`)
+		reply(w, `{"refresh_token":"refresh"}`)
 	})
 	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer t" || r.URL.RawQuery != "restype=service&comp=userdelegationkey" {
 			status = http.StatusBadRequest
 		}
 		w.WriteHeader(status)
-		fmt.Fprintf(w, `<?xml version="1.0"?><UserDelegationKey><SignedOid>oid</SignedOid><SignedTid>tid</SignedTid><SignedStart>2030-01-01T00:00:00Z</SignedStart>`+
+		reply(w, `<?xml version="1.0"?><UserDelegationKey><SignedOid>oid</SignedOid><SignedTid>tid</SignedTid><SignedStart>2030-01-01T00:00:00Z</SignedStart>`+
 			`<SignedExpiry>2030-01-02T00:00:00Z</SignedExpiry><SignedService>b</SignedService><SignedVersion>2020-12-06</SignedVersion><Value>%s</Value></UserDelegationKey>`,
 			base64.StdEncoding.EncodeToString([]byte("key")))
 	})

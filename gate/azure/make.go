@@ -81,7 +81,8 @@ func (s *site) checkGroup(plan *cloud.Plan, g *armresources.ResourceGroup) error
 	case tags.Fingerprint != plan.Tags.Fingerprint:
 		return fmt.Errorf("resource group %s: %w", plan.Name, gate.ErrConflict)
 	case tags.Condemned:
-		return skyport.Errorf(skyport.CodeUnavailable, "the resource group %s is to be removed first", plan.Name)
+		// Somebody has given it up before, a gate that was killed then: it is not taken up again.
+		return cloud.Permanent(skyport.CodeUnavailable, "an earlier try to make %s was given up", plan.Name)
 	}
 	return nil
 }
@@ -155,7 +156,7 @@ func (s *site) start(ctx context.Context, plan *cloud.Plan, parameters map[strin
 		if err := pause(ctx, wait); err != nil {
 			return fmt.Errorf("wait for the deployment of %s: %w", plan.Name, err)
 		}
-		answer, err := poller.Poll(ctx)
+		answer, err := poller.Poll(ctx) //nolint:bodyclose // the SDK has read it
 		if err != nil && !poller.Done() {
 			return s.explain(err, "wait for the deployment of %s", plan.Name)
 		}

@@ -98,7 +98,7 @@ func (s *site) pricePage(ctx context.Context, at *url.URL) (*priceList, error) {
 	if err != nil {
 		return nil, s.explain(err, "ask for prices")
 	}
-	answer, err := s.public.Do(request)
+	answer, err := s.public.Do(request) //nolint:bodyclose // the SDK reads and closes it here and below
 	if err != nil {
 		return nil, s.explain(err, "ask for prices")
 	}

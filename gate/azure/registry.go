@@ -15,8 +15,8 @@ import (
 	"github.com/openworkload/skyport/gate/cloud"
 )
 
-// Hosts of Azure's registries, in all of its clouds.
-var registryHost = regexp.MustCompile(`^[a-z0-9]{5,50}\.azurecr\.(io|us|cn)$`)
+// Hosts of Azure's registries, in all of its clouds, some with a label of their own.
+var registryHost = regexp.MustCompile(`^[a-z0-9]{5,50}(-[a-z0-9]{1,40})?\.azurecr\.(io|us|cn)$`)
 
 // registryUser is the user of all logins by a token. See
 // https://learn.microsoft.com/azure/container-registry/container-registry-authentication
@@ -53,7 +53,7 @@ func (s *site) registryLogin(ctx context.Context, host, base string) (user, toke
 	if err := request.SetBody(streaming.NopCloser(strings.NewReader(form.Encode())), "application/x-www-form-urlencoded"); err != nil {
 		return "", "", s.explain(err, "log in to the registry %s", host)
 	}
-	answer, err := s.public.Do(request)
+	answer, err := s.public.Do(request) //nolint:bodyclose // the SDK reads and closes it here and below
 	if err != nil {
 		return "", "", s.explain(err, "log in to the registry %s", host)
 	}

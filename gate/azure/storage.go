@@ -103,7 +103,7 @@ func (s *site) delegationKey(ctx context.Context, base, account, start, end stri
 	}
 	request.Raw().Header.Set("Authorization", "Bearer "+mine.Token)
 	request.Raw().Header.Set("x-ms-version", storageVersion)
-	answer, err := s.public.Do(request)
+	answer, err := s.public.Do(request) //nolint:bodyclose // the SDK reads and closes it here and below
 	if err != nil {
 		return nil, s.explain(err, "%s", what)
 	}

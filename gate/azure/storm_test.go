@@ -16,7 +16,7 @@ import (
 	azuretest "github.com/openworkload/skyport/test/azure"
 )
 
-var storms = flag.Int("storms", 12, "how many seeds TestStorm runs")
+var storms = flag.Int("storms", 8, "how many seeds TestStorm runs")
 
 // TestStorm kills the gate at a random moment of a partition's life in a cloud
 // that errs, loses answers, does things twice and shows what was a moment ago.
@@ -43,7 +43,12 @@ func storm(t *testing.T, seed uint64) {
 		}
 	})
 	spec := plan(t, "Standard_D4s_v5", 1+rng.IntN(3), rng.IntN(2) == 0).PartitionSpec
-	dir := t.TempDir()
+	dir, last := t.TempDir(), ""
+	defer func() {
+		if t.Failed() {
+			t.Log(last)
+		}
+	}()
 	for life := range 1 + rng.IntN(3) {
 		p := provider(t, e, dir)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -55,6 +60,7 @@ func storm(t *testing.T, seed uint64) {
 		case 0: // as far as it comes
 			until(ctx, t, e, "the partition is up or has failed", func() bool {
 				status, err := p.Status(ctx, "az", spec.ID)
+				last = fmt.Sprintf("%+v, %v", status, err)
 				return err == nil && (status.State == gate.StateUp || status.State == gate.StateFailed) || errors.Is(err, gate.ErrNotFound)
 			})
 		case 1:

@@ -18,6 +18,14 @@ import (
 	"github.com/openworkload/skyport/gate/cloud"
 )
 
+// What is not plain in the template: nodes without a public address reach the
+// internet, for the container engine and images, by the access that Azure gives
+// by default; newer versions of its API give it only when asked, so we ask. A NAT
+// gateway would cost as much as a small node. The rules of the security group
+// end with one that forbids all else: Azure's own would let peered networks in.
+// Everything that hangs on a machine has the deleteOption Delete, so that a
+// spot machine that is taken back leaves nothing that costs.
+//
 //go:embed template.json
 var templateText []byte
 
