@@ -258,11 +258,12 @@ func TestThrottled(t *testing.T) {
 func TestOneListing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := cloudtest.NewWorld(cloudtest.Options{Step: time.Second})
+		w := cloudtest.NewWorld(cloudtest.Options{Step: time.Second, Boot: 10 * time.Second})
 		p := open(t, w.Open(), calm)
 		defer p.Close()
 		var made []gate.PartitionSpec
-		for range 20 {
+		began := time.Now()
+		for range 100 {
 			made = append(made, spec("test", 1))
 			if err := p.Create(t.Context(), made[len(made)-1]); err != nil {
 				t.Fatal(err)
@@ -270,6 +271,9 @@ func TestOneListing(t *testing.T) {
 		}
 		for _, s := range made {
 			await(t, p, s.ID, gate.StateUp)
+		}
+		if took, lists := time.Since(began), w.Calls("Find"); took > 30*time.Second || lists > 30 {
+			t.Errorf("100 partitions at once were up after %s, with %d listings", took, lists)
 		}
 		time.Sleep(time.Hour)
 		before := w.Calls("Find")
@@ -283,7 +287,7 @@ func TestOneListing(t *testing.T) {
 		}
 		all.Wait()
 		if n := w.Calls("Find") - before; n > 2 {
-			t.Errorf("%d listings for 440 questions", n)
+			t.Errorf("%d listings for 2040 questions", n)
 		}
 	})
 }

@@ -59,7 +59,7 @@ func (s *site) create(ctx context.Context, spec gate.PartitionSpec) error {
 	}
 	r := s.record(spec.ID)
 	r.tags, r.nodes, r.created, r.sources = plan.Tags, spec.Nodes, time.Now(), spell(plan.Sources)
-	r.made, r.ours, r.whole, r.removed = false, false, nil, false
+	r.made, r.ours, r.whole, r.removed, r.echoes = false, false, nil, false, 0
 	if r.found != nil { // a creation that was cut off: what it made is open to the sources of that time
 		r.sources = ""
 	}
@@ -176,19 +176,25 @@ func (s *site) flavor(ctx context.Context, name string) (skyport.Flavor, error) 
 // image finds an image that nodes can boot.
 func (s *site) image(ctx context.Context, name string) (skyport.Image, error) {
 	named := func(i skyport.Image) bool { return i.Name == name && i.Kind != skyport.ImageContainer }
-	all, err := s.images.having(ctx, named)
+	all, err := s.images.get(ctx)
 	if err != nil {
 		return skyport.Image{}, err
 	}
 	if at := slices.IndexFunc(all, named); at >= 0 {
 		return all[at], nil
 	}
-	if resolver, ok := s.cloud.(Resolver); ok && name != "" {
+	if resolver, ok := s.cloud.(Resolver); ok && name != "" { // sooner than all are listed again
 		var image skyport.Image
 		err := s.ask(ctx, func(ctx context.Context) (err error) { image, err = resolver.ResolveImage(ctx, name); return err })
 		if err == nil || !errors.Is(err, gate.ErrPermanent) {
 			return image, err
 		}
+	}
+	if all, err = s.images.having(ctx, named); err != nil {
+		return skyport.Image{}, err
+	}
+	if at := slices.IndexFunc(all, named); at >= 0 {
+		return all[at], nil
 	}
 	var names []string
 	for _, i := range all {

@@ -27,6 +27,7 @@ type record struct {
 	ours  bool   // it was made by this process
 
 	removed bool      // by this process
+	echoes  int       // how often the lists showed it again after that
 	settled time.Time // until then what this process did counts more than the lists
 	seq     uint64    // of its last change: lists that began before do not count
 

@@ -165,7 +165,16 @@ func (s *site) startRemoval(r *record) (*work, bool) {
 // to be there. The site's mutex is held.
 func (s *site) startClearing(r *record, w *work) {
 	w.details = "Removing"
-	s.begin(r, w, func(ctx context.Context) { s.clear(ctx, r, w) })
+	pause := time.Duration(0)
+	if r.removed || r.failure != nil { // it was removed already, and lists may only lag
+		pause = grown(s.o.Retry, r.echoes)
+		r.echoes++
+	}
+	s.begin(r, w, func(ctx context.Context) {
+		if pause == 0 || rest(ctx, pause) {
+			s.clear(ctx, r, w)
+		}
+	})
 }
 
 // clear marks a partition as one to be removed, and removes until the cloud's
