@@ -98,7 +98,7 @@ func TestReal(t *testing.T) {
 				return last
 			}
 			t.Cleanup(func() { _ = last.Close() }) // a second end of it does no harm
-			return gatetest.Fixture{Provider: open(t), Site: "real", Nodes: 2, Patience: 3 * time.Minute, Remake: open}
+			return gatetest.Fixture{Provider: open(t), Site: "real", Nodes: 2, Patience: 8 * time.Minute, Remake: open}
 		})
 	})
 	t.Run("a flavor that finds no host", func(t *testing.T) {
