@@ -97,7 +97,7 @@ func New(o Options) (cloud.Cloud, error) {
 		config.WithRetryer(func() sdk.Retryer {
 			return retry.NewStandard(func(s *retry.StandardOptions) {
 				s.MaxAttempts, s.MaxBackoff = 3, 2*time.Second
-				s.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(isPassing)}, s.Retryables...)
+				s.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(tryAgain)}, s.Retryables...)
 			})
 		}),
 		config.WithCredentialsCacheOptions(func(cache *sdk.CredentialsCacheOptions) { cache.ExpiryWindow = notice }),
@@ -136,9 +136,9 @@ func New(o Options) (cloud.Cloud, error) {
 	return c, nil
 }
 
-// isPassing keeps the SDK from trying again what has no room: EC2 says so as a
+// tryAgain keeps the SDK from trying again what has no room: EC2 says so as a
 // fault of its own, and there are other zones.
-func isPassing(err error) sdk.Ternary {
+func tryAgain(err error) sdk.Ternary {
 	if capacityCodes[code(err)] {
 		return sdk.FalseTernary
 	}

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"flag"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -17,6 +18,9 @@ import (
 	"github.com/openworkload/skyport/gate/cloud"
 	"github.com/openworkload/skyport/gate/gatetest"
 )
+
+// long adds what takes minutes: a site that makes trouble all the time.
+var long = flag.Bool("long", false, "run the long tests too")
 
 // ubuntu is an image that moto has.
 const ubuntu = "ami-1e749f67"
@@ -51,7 +55,7 @@ func open(t *testing.T, w *wire, change ...func(*Options)) *Cloud {
 func provide(t *testing.T, c cloud.Cloud) *cloud.Provider {
 	t.Helper()
 	p, err := cloud.New(cloud.Options{
-		Kind: Kind, Clouds: []cloud.Cloud{c}, Poll: 100 * time.Millisecond, Retry: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		Kind: Kind, Clouds: []cloud.Cloud{c}, Poll: time.Second, Retry: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 		Sources: cloud.Sources{Fixed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 	})
 	if err != nil {
@@ -81,7 +85,7 @@ func TestConformance(t *testing.T) {
 			defer w.mu.Unlock()
 			f()
 		}
-		return gatetest.Fixture{
+		fixture := gatetest.Fixture{
 			Provider: p, Nodes: 3, Patience: time.Minute,
 			Remake: func(t *testing.T) gate.Provider {
 				if err := p.Close(); err != nil {
@@ -91,13 +95,6 @@ func TestConformance(t *testing.T) {
 				return p
 			},
 			Left: func(t *testing.T) []string { return everything(t, c) },
-			Trouble: func(_ *testing.T, on bool) {
-				change(func() {
-					if w.trouble = nil; on {
-						w.trouble = rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // no secret
-					}
-				})
-			},
 			Refuse: func(_ *testing.T, code skyport.Code) { change(func() { w.refused, w.victim = code, "" }) },
 			TakeBack: func(t *testing.T, id skyport.PartitionID) {
 				change(func() { w.taken = true })
@@ -115,6 +112,16 @@ func TestConformance(t *testing.T) {
 				}
 			},
 		}
+		if *long {
+			fixture.Trouble = func(_ *testing.T, on bool) {
+				change(func() {
+					if w.trouble = nil; on {
+						w.trouble = rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // no secret
+					}
+				})
+			}
+		}
+		return fixture
 	})
 }
 

@@ -109,7 +109,9 @@ func (c *Cloud) offer(ctx context.Context, plan cloud.Plan) (types.InstanceTypeI
 	}
 	var zones []string
 	for _, o := range offers.InstanceTypeOfferings {
-		zones = append(zones, sdk.ToString(o.Location))
+		if zone := sdk.ToString(o.Location); len(zone) == len(c.o.Region)+1 { // "eu-west-1a"; longer ones are of local zones, which accounts opt in to
+			zones = append(zones, zone)
+		}
 	}
 	var prices map[string]float64
 	if plan.Spot {
