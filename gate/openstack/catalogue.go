@@ -320,16 +320,12 @@ func (i image) friendly() string {
 
 // fits says early what the cloud would say late.
 func (s *site) fits(f flavor, i image) error {
-	disk := f.Disk
-	if s.o.BootVolume {
-		disk = int64(s.o.Disk >> 30)
-	}
 	switch {
 	case f.RAM < i.MinRAM:
 		return cloud.Permanent(skyport.CodeInvalid, "image %s needs %s of memory, flavor %s has %s", i.Name,
 			skyport.Bytes(i.MinRAM)<<20, f.Name, skyport.Bytes(f.RAM)<<20).WithHint("take a larger flavor")
-	case disk > 0 && disk < i.MinDisk:
-		return cloud.Permanent(skyport.CodeInvalid, "image %s needs a disk of %d GiB, a node of flavor %s has %d GiB", i.Name, i.MinDisk, f.Name, disk).
+	case !s.o.BootVolume && f.Disk > 0 && f.Disk < i.MinDisk: // volumes are made as large as the image wants
+		return cloud.Permanent(skyport.CodeInvalid, "image %s needs a disk of %d GiB, a node of flavor %s has %d GiB", i.Name, i.MinDisk, f.Name, f.Disk).
 			WithHint("take a larger flavor, or nodes that boot from a volume: boot_volume")
 	}
 	return nil

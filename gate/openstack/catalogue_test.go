@@ -7,6 +7,7 @@ import (
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/gate"
+	"github.com/openworkload/skyport/gate/cloud"
 	"github.com/openworkload/skyport/gate/openstack"
 )
 
@@ -53,6 +54,13 @@ func TestCatalogue(t *testing.T) {
 	}
 	if len(comments) != len(want) || !strings.HasSuffix(comments["ubuntu-24.04"], "amd64") {
 		t.Errorf("images %q", comments)
+	}
+	id := f.all("images", nil)[0]["id"].(string)
+	if image, err := site.(cloud.Resolver).ResolveImage(t.Context(), id); err != nil || image.Name != id || image.Comment[:6] != "cirros" {
+		t.Errorf("image by id %+v, %v", image, err)
+	}
+	if _, err := site.(cloud.Resolver).ResolveImage(t.Context(), "no such"); skyport.CodeOf(err) != skyport.CodeUnknownImage || !errors.Is(err, gate.ErrPermanent) {
+		t.Errorf("no such image: %v", err)
 	}
 	some := f.site(t, func(o *openstack.Options) { o.Flavors = []string{"g1.*"} })
 	if flavors, err = some.Flavors(t.Context()); err != nil || len(flavors) != 2 {

@@ -9,5 +9,7 @@
 // as text in their description, which the call that creates them can write;
 // Neutron's own tags need a second call and hold 60 characters only. The security
 // group is made first and removed last: it also says whether all was made once, so
-// that a server that went away is told from one that is not there yet.
+// that a server that went away is told from one that is not there yet. OpenStack
+// ends no server at a given time: nodes stop themselves by what they have booted,
+// and the sweep removes them.
 package openstack
