@@ -42,7 +42,9 @@ func TestDocker(t *testing.T) {
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
-	fmt.Fprintf(w, "#cloud-config\nusers:\n- name: skyport\n  shell: /bin/sh\n  ssh_authorized_keys: [%q]\n", line)
+	if _, err := fmt.Fprintf(w, "#cloud-config\nusers:\n- name: skyport\n  shell: /bin/sh\n  ssh_authorized_keys: [%q]\n", line); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

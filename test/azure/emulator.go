@@ -131,8 +131,7 @@ func (e *Emulator) Close() error {
 	return nil
 }
 
-// URL is the endpoint of Resource Manager, Authority that of the token service,
-// PricesURL that of the price list.
+// URL is the endpoint of Resource Manager.
 func (e *Emulator) URL() string { return "https://" + e.host }
 
 // Authority is the endpoint of the token service.
@@ -141,7 +140,7 @@ func (e *Emulator) Authority() string { return e.URL() }
 // PricesURL is the base of the retail prices API.
 func (e *Emulator) PricesURL() string { return e.URL() }
 
-// Subscription, Tenant, ClientID and ClientSecret are what it lets in.
+// Subscription is the one that there is.
 func (e *Emulator) Subscription() string { return e.o.Subscription }
 
 // Tenant is the directory of the client.

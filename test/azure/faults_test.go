@@ -110,7 +110,7 @@ func TestNoRoom(t *testing.T) {
 }
 
 // once is the SDK without its own tries.
-func once(s *sdk) context.Context {
+func once() context.Context {
 	return policy.WithRetryOptions(context.Background(), policy.RetryOptions{MaxRetries: -1})
 }
 
@@ -118,7 +118,7 @@ func once(s *sdk) context.Context {
 func TestScriptedFaults(t *testing.T) {
 	t.Parallel()
 	s := start(t, azuretest.Options{})
-	group := func(name string) error { return s.group(once(s), name) }
+	group := func(name string) error { return s.group(once(), name) }
 	there := func(name string) bool {
 		for _, r := range s.e.Resources() {
 			if r.ID == "/subscriptions/"+s.e.Subscription()+"/resourceGroups/"+name {

@@ -129,7 +129,7 @@ func (e *Emulator) asserted(assertion string) error {
 	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	for _, c := range e.o.Certificates {
 		one, two := sha1.Sum(c.Raw), sha256.Sum256(c.Raw)
-		thumbs := []string{base64.RawURLEncoding.EncodeToString(one[:]), base64.StdEncoding.EncodeToString(one[:]), base64.RawURLEncoding.EncodeToString(two[:])}
+		thumbs := []string{base64.RawURLEncoding.EncodeToString(one[:]), base64.StdEncoding.EncodeToString(one[:]), base64.RawURLEncoding.EncodeToString(two[:]), base64.StdEncoding.EncodeToString(two[:])}
 		if !slices.Contains(thumbs, header.X5t) && !slices.Contains(thumbs, sha256Thumb.X5t) {
 			continue
 		}

@@ -65,7 +65,9 @@ func (e *Emulator) alarms() {
 		e.mu.Unlock()
 		for _, vm := range ring {
 			e.log.Info("a schedule shuts a machine down", "machine", lastOf(vm))
-			e.deallocate(e.ctx, vm, powerDeallocated)
+			if p := e.deallocate(e.ctx, vm, powerDeallocated); p != nil {
+				e.log.Warn("a schedule could not shut a machine down", "machine", lastOf(vm), "error", p.Error())
+			}
 		}
 		if len(ring) > 0 {
 			continue

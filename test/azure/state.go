@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
 )
 
 // saved is the state as the file has it.
@@ -52,7 +54,20 @@ func (e *Emulator) loadState() error {
 		case r.Kind == kindVM && r.State == "Creating":
 			e.jobs.Go(func() { e.boot(e.ctx, []string{r.ID}) })
 		case r.Kind == kindVM && r.State == "Deleting":
-			e.jobs.Go(func() { e.endMachines(e.ctx, []string{r.ID}) })
+			e.jobs.Go(func() {
+				if p := e.endMachines(e.ctx, []string{r.ID}); p != nil {
+					e.log.Warn("a machine stays", "machine", r.Name, "error", p.Error())
+				}
+			})
+		case r.Kind == kindDeployment:
+			d := model[deployment](r)
+			if s := d.Properties.ProvisioningState; s != nil && (*s == armresources.ProvisioningStateRunning || *s == armresources.ProvisioningStateAccepted) {
+				// Its template is not kept: whoever wants it deploys again.
+				*s = armresources.ProvisioningStateCanceled
+				if err := e.keep(r, d); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil

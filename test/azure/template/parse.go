@@ -27,7 +27,7 @@ func invalid(format string, args ...any) *Error {
 }
 
 // node is a part of a parsed expression.
-type node interface{}
+type node any
 
 type (
 	literal struct{ value any }

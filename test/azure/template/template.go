@@ -78,7 +78,7 @@ func Load(text, parameters any, host Host) (*Deployment, error) {
 		return nil, invalid("Deployment template validation failed: 'Required property 'resources' not found in JSON. Path ''.'")
 	}
 	var all []*Resource
-	var loops = map[string]int{}
+	loops := map[string]int{}
 	for i := range list {
 		var err error
 		if all, err = d.expand(all, list[i], nil, loops); err != nil {
