@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench bench-remote release clean help
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench bench-remote release clean help test-openstack
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -88,3 +88,7 @@ clean:
 ## help: this list
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+## test-openstack: whole lives of jobs in a real OpenStack, brought up here; root on Debian 12 (KEEP=1 leaves it, PURGE=1 removes its data)
+test-openstack: build
+	@bash test/openstack/run.sh

@@ -24,7 +24,7 @@ import (
 
 // patience bounds every wait: guests are emulated, boot for half a minute when
 // nothing else runs, and start a container in ten seconds.
-const patience = 10 * time.Minute
+const patience = 20 * time.Minute
 
 // house is an installation of Sky Port whose only site is a project of the cloud.
 type house struct {
