@@ -305,3 +305,42 @@ func TestTells(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRevoked tells refused credentials from a cloud that renews tokens and
+// then refuses something else.
+func TestRevoked(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	site := f.site(t)
+	if _, err := site.Flavors(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers := map[string]int{"GET /compute/v2.1/flavors/detail": 500}
+	f.mu.Lock()
+	f.token = "ended"
+	f.refuse = func(call string, after bool) (int, string, map[string]string) {
+		if after {
+			return 0, "", nil
+		}
+		if call == "GET /compute/v2.1/flavors/detail" && f.token == "ended" {
+			return 401, `{"error": {"code": 401, "message": "The request you have made requires authentication."}}`, nil
+		}
+		return answers[call], "{}", nil
+	}
+	f.mu.Unlock()
+	if _, err := site.Flavors(t.Context()); skyport.CodeOf(err) != skyport.CodeUnavailable || errors.Is(err, gate.ErrPermanent) {
+		t.Errorf("renewed, then broken: %v", err)
+	}
+	f.mu.Lock()
+	f.token, answers["POST /identity/v3/auth/tokens"] = "ended", 401
+	f.mu.Unlock()
+	if _, err := site.Flavors(t.Context()); skyport.CodeOf(err) != skyport.CodeCredentials || !errors.Is(err, gate.ErrPermanent) {
+		t.Errorf("revoked: %v", err)
+	}
+	f.mu.Lock()
+	f.token, answers["POST /identity/v3/auth/tokens"] = "ended", 503
+	f.mu.Unlock()
+	if _, err := site.Flavors(t.Context()); skyport.CodeOf(err) != skyport.CodeUnavailable || errors.Is(err, gate.ErrPermanent) {
+		t.Errorf("identity is down: %v", err)
+	}
+}
