@@ -127,7 +127,11 @@ func (p *Provider) Vanish(id skyport.PartitionID) {
 }
 
 // Break lets a partition fail for good, for the given reason.
-func (p *Provider) Break(id skyport.PartitionID, details string) {
+func (p *Provider) Break(id skyport.PartitionID, details string) { p.BreakBy(id, "", details) }
+
+// BreakBy lets a partition fail for good, with a code and the given reason: as
+// when a site takes back spot nodes.
+func (p *Provider) BreakBy(id skyport.PartitionID, code skyport.Code, details string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if part, ok := p.partitions[id]; ok && part.status.State != gate.StateDeleting {
@@ -135,7 +139,7 @@ func (p *Provider) Break(id skyport.PartitionID, details string) {
 			part.timer.Stop()
 		}
 		part.step++
-		part.status.State, part.status.Details = gate.StateFailed, details
+		part.status.State, part.status.Details, part.status.Code = gate.StateFailed, details, code
 		p.notify()
 	}
 }

@@ -113,9 +113,9 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 		}
 		status, next, err := p.e.Gate.Wait(ctx, row.Site, row.ID, version)
 		switch {
-		case errors.Is(err, gate.ErrNotFound):
+		case errors.Is(err, gate.ErrNotFound) && p.current().State == skyport.PartitionBooting:
 			return p.fail(ctx, "the site has nothing of the partition any more")
-		case err != nil:
+		case err != nil: // the gate may have been killed before the site had anything: it is asked again
 			return p.failPastDeadline(ctx, fmt.Errorf("wait for site %s: %w", row.Site, err))
 		}
 		version = next

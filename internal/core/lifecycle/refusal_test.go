@@ -65,3 +65,46 @@ func TestWhatCannotBeMendedFailsFast(t *testing.T) {
 		h.nothingIsLeft()
 	}
 }
+
+// A gate that was killed before its site had anything of the partition is asked
+// for it again: the job waits, and loses nothing.
+func TestWhatTheSiteHasNotYetIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(h *house) { h.newborn = endsAtOnce })
+	h.site.Stall(true)
+	id := h.submit(skyport.Request{})
+	h.until("it is being created", func() bool { return h.site.Calls("Create") > 0 && h.inState(skyport.PartitionCreating) == 1 })
+	h.site.Vanish(h.job(id).Partition)
+	h.site.Stall(false)
+	if job := h.comesTo(id, skyport.JobFinished); job.Attempt != 1 || h.site.Calls("Create") < 2 {
+		t.Errorf("attempt %d, created %d times", job.Attempt, h.site.Calls("Create"))
+	}
+	h.nothingIsLeft()
+}
+
+// Nodes that were taken back cost a job that may be tried again one of its
+// retries, and another job its life.
+func TestTakenBack(t *testing.T) {
+	t.Parallel()
+	for _, retries := range []int{0, 1} {
+		h := build(t, func(*house) {})
+		id := h.submit(skyport.Request{Retries: retries})
+		h.comesTo(id, skyport.JobRunning)
+		first := h.job(id).Partition
+		h.site.BreakBy(first, skyport.CodeInterrupted, "the cloud took the spot nodes back")
+		if retries == 0 {
+			if job := h.comesTo(id, skyport.JobFailed); !strings.Contains(job.Details, "took the spot nodes back") || !strings.Contains(job.Details, "retries") {
+				t.Errorf("it ended with %q", job.Details)
+			}
+		} else {
+			h.until("it runs again", func() bool {
+				job := h.job(id)
+				return job.State == skyport.JobRunning && job.Attempt == 2 && job.Partition != first && job.Retried == 1
+			})
+			if err := h.engine.Cancel(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.nothingIsLeft()
+	}
+}
