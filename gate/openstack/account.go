@@ -78,7 +78,8 @@ func (s *site) account() (account, error) {
 	auth := &a.Auth
 	if auth.AuthURL == "" {
 		return a, skyport.Errorf(skyport.CodeCredentials, "site %s: no credentials: neither an entry of clouds.yaml nor auth_url nor OS_AUTH_URL", o.Name).
-			WithHint("name the entry of clouds.yaml as `cloud:`, or give auth_url and an application credential: openstack application credential create skyport")
+			WithHint("name the entry of clouds.yaml as `cloud:`, or give auth_url and an application credential: " +
+				"openstack application credential create skyport")
 	}
 	if auth.Token == "" && auth.Password == "" && auth.CredentialSecret == "" {
 		return a, skyport.Errorf(skyport.CodeCredentials, "site %s: no password, application credential or token for %s", o.Name, auth.AuthURL).

@@ -120,8 +120,8 @@ func (s *site) flavor(ctx context.Context, name string) (flavor, error) {
 	return f, nil
 }
 
-var gpuModel = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(gb200|b200|b100|gh200|h200|h100|a100|a800|a40|a30|a16|a10g?|a2|l40s?|l4|v100s?|p100|p40|p4|t4|k80|m60|m10|` +
-	`mi300x?|mi250x?|mi210|mi100|rtx[-_]?[a-z]?[0-9]{4}|titan)(?:[^a-z0-9]|$)`)
+var gpuModel = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(gb200|b200|b100|gh200|h200|h100|a100|a800|a40|a30|a16|a10g?|a2|l40s?|l4|` +
+	`v100s?|p100|p40|p4|t4|k80|m60|m10|mi300x?|mi250x?|mi210|mi100|rtx[-_]?[a-z]?[0-9]{4}|titan)(?:[^a-z0-9]|$)`)
 
 // gpus reads how many GPUs a flavor has, and which. Clouds say it by placement's
 // resource classes or by aliases of PCI devices:
@@ -132,7 +132,7 @@ func (f flavor) gpus() (count int, model string) {
 	for key, value := range f.Extra {
 		upper := strings.ToUpper(key)
 		switch {
-		case strings.HasPrefix(upper, "RESOURCES") && (strings.HasSuffix(upper, ":VGPU") || strings.HasSuffix(upper, ":PGPU") || strings.Contains(upper, "GPU")):
+		case strings.HasPrefix(upper, "RESOURCES") && strings.Contains(upper, "GPU"):
 			if n, err := strconv.Atoi(value); err == nil {
 				count += max(n, 0)
 			}
@@ -299,7 +299,8 @@ func (i image) bootable() bool {
 	return i.Status == "active" && !i.Hidden && !slices.Contains([]string{"aki", "ari", "ami", "iso"}, i.Format)
 }
 
-var release = regexp.MustCompile(`(?i)^(ubuntu|debian|rocky|almalinux|alma|centos|fedora|opensuse|rhel)[-_ ]*(?:linux|stream|server|leap|cloud|base|noble|jammy|focal)*[-_ v]*(\d+(?:\.\d+)?)(?:[^\d].*)?$`)
+var release = regexp.MustCompile(`(?i)^(ubuntu|debian|rocky|almalinux|alma|centos|fedora|opensuse|rhel)` +
+	`[-_ ]*(?:linux|stream|server|leap|cloud|base|noble|jammy|focal)*[-_ v]*(\d+(?:\.\d+)?)(?:[^\d].*)?$`)
 
 // friendly is the name that images of all clouds have alike, such as
 // ubuntu-24.04; empty when it is not known what the image is.

@@ -58,7 +58,8 @@ func (c *checking) credentials() {
 	case c.se.expires.IsZero():
 	case c.se.endsSoon():
 		level, fix = gate.LevelWarning, renew
-		more = fmt.Sprintf("; the application credential ends %s, in %d days", c.se.expires.Format(time.RFC3339), int(time.Until(c.se.expires)/(24*time.Hour)))
+		more = fmt.Sprintf("; the application credential ends %s, in %d days",
+			c.se.expires.Format(time.RFC3339), int(time.Until(c.se.expires)/(24*time.Hour)))
 	default:
 		more = "; the application credential ends " + c.se.expires.Format(time.RFC3339)
 	}
@@ -120,7 +121,8 @@ func (c *checking) quotas(ctx context.Context) {
 		Quota map[string]struct{ Limit, Used, Reserved int } `json:"quota"`
 	}
 	if err := fetch(ctx, c.se.network, c.se.network.ServiceURL("quotas", c.se.project, "details.json"), &answer); err != nil {
-		c.add("quota", gate.LevelWarning, "openstack quota show --usage", "the network service does not tell its quotas: %v", c.explain(err, "ask for quotas"))
+		c.add("quota", gate.LevelWarning, "openstack quota show --usage",
+			"the network service does not tell its quotas: %v", c.explain(err, "ask for quotas"))
 		return
 	}
 	need := map[string]int{"security_group": 1, "security_group_rule": 3, "port": 2}
@@ -186,7 +188,8 @@ func (c *checking) flavor(ctx context.Context) {
 	case len(all) == 0:
 		c.add("flavor", gate.LevelFailure, "openstack flavor list; mend flavors in the configuration", "no flavor is offered")
 	case c.o.DefaultFlavor != "" && !slices.ContainsFunc(all, func(f skyport.Flavor) bool { return f.Name == c.o.DefaultFlavor }):
-		c.add("flavor", gate.LevelFailure, "openstack flavor list", "the default flavor %s is not among the %d that are offered", c.o.DefaultFlavor, len(all))
+		c.add("flavor", gate.LevelFailure, "openstack flavor list",
+			"the default flavor %s is not among the %d that are offered", c.o.DefaultFlavor, len(all))
 	default:
 		c.add("flavor", gate.LevelOK, "", "%d flavors are offered", len(all))
 		c.prices(all)

@@ -130,7 +130,8 @@ func (s *site) explain(err error, doing string) error {
 	}
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
-		return cloud.Permanent(skyport.CodeCredentials, "%s: the certificate of site %s is of an authority that is not known here: %w", doing, s.o.Name, err).
+		return cloud.Permanent(skyport.CodeCredentials,
+			"%s: the certificate of site %s is of an authority that is not known here: %w", doing, s.o.Name, err).
 			WithHint("put the authority's certificates into a file and name it as ca_file, or as cacert in clouds.yaml")
 	}
 	r, ok := refused(err)
@@ -212,7 +213,8 @@ func broken(node, fault string) error {
 	var code skyport.Code
 	hint := "openstack server show " + node
 	switch {
-	case strings.Contains(text, "no valid host"), strings.Contains(text, "exhausted all hosts"), strings.Contains(text, "exceeded maximum number of retries"),
+	case strings.Contains(text, "no valid host"), strings.Contains(text, "exhausted all hosts"),
+		strings.Contains(text, "exceeded maximum number of retries"),
 		strings.Contains(text, "insufficient compute resources"):
 		code, hint = skyport.CodeNoCapacity, "take another flavor, zone or site, or try later"
 	case strings.Contains(text, "quota"), strings.Contains(text, "exceeds allowed"):

@@ -178,7 +178,8 @@ func (se *session) describe() {
 func (se *session) services(ctx context.Context, a account) error {
 	where := gophercloud.EndpointOpts{Region: a.Region, Availability: availability(a.Interface)}
 	var errs []error
-	find := func(name string, of func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)) *gophercloud.ServiceClient {
+	type opener func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)
+	find := func(name string, of opener) *gophercloud.ServiceClient {
 		client, err := of(se.provider, where)
 		if err != nil {
 			se.missing = append(se.missing, name)
