@@ -90,5 +90,5 @@ help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 ## test-openstack: whole lives of jobs in a real OpenStack, brought up here; root on Debian 12 (KEEP=1 leaves it, PURGE=1 removes its data)
-test-openstack: build
+test-openstack:
 	@bash test/openstack/run.sh

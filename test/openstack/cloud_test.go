@@ -188,13 +188,16 @@ type thing struct {
 	service, each         string
 }
 
-// things lists what fits of the whole cloud.
-func (c *cloud) things(fits func(thing) bool) (found []thing) {
+// things lists what fits of the whole cloud: of these kinds, or of all.
+func (c *cloud) things(fits func(thing) bool, kinds ...string) (found []thing) {
 	c.t.Helper()
 	for _, l := range lists {
+		kind := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(l.each, "/os-"), "/"), "-", "_")
+		if len(kinds) > 0 && !slices.Contains(kinds, kind) {
+			continue
+		}
 		var answer map[string]json.RawMessage
 		c.must(l.service, http.MethodGet, l.list, nil, &answer)
-		kind := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(l.each, "/os-"), "/"), "-", "_")
 		var all []thing
 		if err := json.Unmarshal(answer[kind], &all); err != nil {
 			c.t.Fatalf("%s: %v in %s", kind, err, answer)
@@ -210,10 +213,10 @@ func (c *cloud) things(fits func(thing) bool) (found []thing) {
 	return found
 }
 
-// of lists what a project holds.
-func (c *cloud) of(project string) []thing {
+// of lists what a project holds: of these kinds, or of all.
+func (c *cloud) of(project string, kinds ...string) []thing {
 	c.t.Helper()
-	return c.things(func(t thing) bool { return slices.Contains([]string{t.Project, t.Tenant, t.Owner}, project) })
+	return c.things(func(t thing) bool { return slices.Contains([]string{t.Project, t.Tenant, t.Owner}, project) }, kinds...)
 }
 
 // count says how much there is of each kind.

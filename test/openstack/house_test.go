@@ -215,7 +215,7 @@ func (h *house) ready() {
 
 func (h *house) until(what string, holds func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(patience); !holds(); <-time.After(300 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); <-time.After(time.Second) {
 		if time.Now().After(end) {
 			h.t.Fatalf("waited in vain until %s", what)
 		}
@@ -264,13 +264,9 @@ func (h *house) finish(id skyport.JobID) skyport.Job {
 }
 
 // servers are the project's servers, main first.
-func (h *house) servers() (found []thing) {
+func (h *house) servers() []thing {
 	h.t.Helper()
-	for _, one := range h.cloud.of(h.project) {
-		if one.kind == "servers" {
-			found = append(found, one)
-		}
-	}
+	found := h.cloud.of(h.project, "servers")
 	slices.SortFunc(found, func(a, b thing) int { return strings.Compare(b.Name, a.Name) }) // …-main, …-compute1
 	return found
 }

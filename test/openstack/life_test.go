@@ -146,14 +146,12 @@ func (h *house) verify() {
 	t := h.t
 	t.Helper()
 	var addresses []netip.Addr
-	for _, one := range h.cloud.of(h.project) {
-		if one.kind == "floatingips" {
-			address, err := netip.ParseAddr(one.Address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			addresses = append(addresses, address)
+	for _, one := range h.cloud.of(h.project, "floatingips") {
+		address, err := netip.ParseAddr(one.Address)
+		if err != nil {
+			t.Fatal(err)
 		}
+		addresses = append(addresses, address)
 	}
 	if len(addresses) != 1 || !floating.Contains(addresses[0]) {
 		t.Fatalf("the floating addresses are %v", addresses)

@@ -60,6 +60,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 : >"$log.cloud"
 
+phase "build" quiet make --no-print-directory build
 phase "control plane up" quiet "$cloud/up.sh"
 phase "zone qemu up" quiet "$cloud/up-qemu.sh"
 phase "guest image" quiet "$cloud/guest-image.sh"
