@@ -33,6 +33,8 @@ type Emulator struct {
 	stop    context.CancelFunc
 	jobs    sync.WaitGroup // served connections and work under way
 	clients []*http.Client
+	calls   sync.WaitGroup // being answered; none begins when closing is set
+	closing bool
 	sizes   []size
 	bySize  map[string]size // by name in lower case
 
@@ -78,6 +80,7 @@ func New(o Options) (*Emulator, error) {
 	certificate, err := e.prepare(listener.Addr().(*net.TCPAddr).IP)
 	if err != nil {
 		e.stop()
+		e.jobs.Wait()
 		return nil, errors.Join(fmt.Errorf("start the Azure emulator: %w", err), listener.Close(), os.RemoveAll(e.dir))
 	}
 	e.server = &http.Server{
@@ -115,8 +118,12 @@ func (e *Emulator) prepare(ip net.IP) (tls.Certificate, error) {
 
 // Close ends the emulator, its machines too.
 func (e *Emulator) Close() error {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
 	e.stop()
 	err := e.server.Close()
+	e.calls.Wait()
 	e.jobs.Wait()
 	for _, c := range e.clients {
 		c.CloseIdleConnections()

@@ -144,7 +144,8 @@ func (e *Emulator) checkImage(c *change, s size) error {
 			break
 		}
 		if i.arm != s.arm {
-			return problem(http.StatusBadRequest, "BadRequest", "Cannot create a VM of size '%s' because this VM size only supports a CPU Architecture of '%s', but an image or disk with CPU Architecture '%s' was given. "+
+			return problem(http.StatusBadRequest, "BadRequest", "Cannot create a VM of size '%s' because this VM size only supports a CPU Architecture of '%s', "+
+				"but an image or disk with CPU Architecture '%s' was given. "+
 				"Please check that the CPU Architecture of the image or disk is compatible with that of the VM size.", s.name, archOf(s.arm), archOf(i.arm))
 		}
 		ref.ExactVersion = &exact

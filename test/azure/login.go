@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,6 +28,9 @@ func (e *Emulator) login(req *request) (*response, error) {
 			"tenant_discovery_endpoint": e.URL() + "/" + e.o.Tenant + "/v2.0/.well-known/openid-configuration", "api-version": "1.1",
 			"metadata": []any{map[string]any{"preferred_network": e.host, "preferred_cache": e.host, "aliases": []string{e.host}}},
 		})
+	}
+	if path == "/msi/token" {
+		return e.identity(req)
 	}
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	switch {
@@ -47,6 +51,30 @@ func (e *Emulator) login(req *request) (*response, error) {
 		return refused(http.StatusBadRequest, "invalid_request", 900144, "The request body must contain the following parameter: 'grant_type'.")
 	}
 	return e.token(form)
+}
+
+// IdentityEndpoint and IdentityHeader are what a machine with a managed identity
+// finds in IDENTITY_ENDPOINT and IDENTITY_HEADER.
+func (e *Emulator) IdentityEndpoint() string { return e.URL() + "/msi/token" }
+
+// IdentityHeader is the secret that goes with it.
+func (e *Emulator) IdentityHeader() string { return e.o.ClientSecret }
+
+// identity is the token service of a managed identity.
+// https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference
+func (e *Emulator) identity(req *request) (*response, error) {
+	if subtle.ConstantTimeCompare([]byte(req.header.Get("X-IDENTITY-HEADER")), []byte(e.o.ClientSecret)) != 1 {
+		return answer(http.StatusForbidden, map[string]any{"statusCode": http.StatusForbidden, "message": "the header X-IDENTITY-HEADER is wrong"})
+	}
+	if client := req.query.Get("client_id"); client != "" && !strings.EqualFold(client, e.o.ClientID) || e.Faults().NoClient {
+		return answer(http.StatusBadRequest, map[string]any{"statusCode": http.StatusBadRequest, "message": "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId."})
+	}
+	e.mu.Lock()
+	ends := e.now().Add(e.o.TokenLife)
+	e.mu.Unlock()
+	return answer(http.StatusOK, map[string]any{
+		"access_token": e.issue(ends), "client_id": e.o.ClientID, "expires_on": strconv.FormatInt(ends.Unix(), 10), "resource": req.query.Get("resource"), "token_type": "Bearer",
+	})
 }
 
 // refused is an error of the token service.

@@ -86,6 +86,24 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// A managed identity gets its token from where its machine says.
+func TestManagedIdentity(t *testing.T) {
+	s := start(t, azuretest.Options{})
+	t.Setenv("IDENTITY_ENDPOINT", s.e.IdentityEndpoint())
+	t.Setenv("IDENTITY_HEADER", s.e.IdentityHeader())
+	cred, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ClientOptions: s.options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := armresources.NewResourceGroupsClient(s.e.Subscription(), cred, &arm.ClientOptions{ClientOptions: s.options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := groups.NewListPager(nil).NextPage(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A token that has expired is refused; the SDK does not notice, as it goes by
 // its own clock.
 func TestTokensExpire(t *testing.T) {

@@ -83,7 +83,8 @@ func fillNSG(_ *Emulator, c *change) error {
 			sources = append(sources, p.SourceAddressPrefix)
 		}
 		if len(sources) == 0 || p.DestinationPortRange == nil && len(p.DestinationPortRanges) == 0 {
-			return problem(http.StatusBadRequest, "SecurityRuleParameterNotSpecified", "Required security rule parameter SourceAddressPrefix or DestinationPortRange for rule with Id %s must be specified.", name)
+			return problem(http.StatusBadRequest, "SecurityRuleParameterNotSpecified", "Required security rule parameter SourceAddressPrefix or "+
+				"DestinationPortRange for rule with Id %s must be specified.", name)
 		}
 		for _, s := range sources {
 			if !sourceOK(*s) {
@@ -141,7 +142,8 @@ func fillNet(e *Emulator, c *change) error {
 			inside = inside || p.Contains(prefix.Addr()) && p.Bits() <= prefix.Bits()
 		}
 		if !inside {
-			return problem(http.StatusBadRequest, "NetcfgSubnetRangeOutsideVnet", "Subnet '%s' is not valid because its IP address range is outside the IP address range of virtual network '%s'.", name, c.new.Name)
+			return problem(http.StatusBadRequest, "NetcfgSubnetRangeOutsideVnet", "Subnet '%s' is not valid because its IP address range "+
+				"is outside the IP address range of virtual network '%s'.", name, c.new.Name)
 		}
 		if g := s.Properties.NetworkSecurityGroup; g != nil && e.get(text(g.ID)) == nil {
 			return referenceNotFound(text(g.ID), c.new.ID)

@@ -74,6 +74,15 @@ func (e *Emulator) note(c Call) {
 
 // serve answers a call, or spoils it.
 func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		hangUp(w)
+		return
+	}
+	e.calls.Add(1)
+	e.mu.Unlock()
+	defer e.calls.Done()
 	if strings.HasPrefix(r.URL.Path, "/emulator/") {
 		e.control(w, r)
 		return

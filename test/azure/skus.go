@@ -145,7 +145,12 @@ func (e *Emulator) usages(compute bool, location string) (*response, error) {
 	defer e.mu.Unlock()
 	all := []any{}
 	if !compute {
-		for _, u := range [][2]string{{"VirtualNetworks", "Virtual Networks"}, {"NetworkInterfaces", "Network Interfaces"}, {"NetworkSecurityGroups", "Network Security Groups"}, {"PublicIPAddresses", "Public IP Addresses"}} {
+		for _, u := range [][2]string{
+			{"VirtualNetworks", "Virtual Networks"},
+			{"NetworkInterfaces", "Network Interfaces"},
+			{"NetworkSecurityGroups", "Network Security Groups"},
+			{"PublicIPAddresses", "Public IP Addresses"},
+		} {
 			n := len(e.list(0, func(r *resource) bool { return strings.EqualFold(lastOf(r.Kind), u[0]) && r.Location == location }))
 			all = append(all, map[string]any{
 				"currentValue": n, "limit": e.limit(u[0]), "unit": "Count", "name": map[string]string{"value": u[0], "localizedValue": u[1]},
