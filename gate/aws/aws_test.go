@@ -94,7 +94,7 @@ func TestConformance(t *testing.T) {
 				p = provide(t, open(t, w, own))
 				return p
 			},
-			Left: func(t *testing.T) []string { return everything(t, c) },
+			Left:   func(t *testing.T) []string { return everything(t, c) },
 			Refuse: func(_ *testing.T, code skyport.Code) { change(func() { w.refused, w.victim = code, "" }) },
 			TakeBack: func(t *testing.T, id skyport.PartitionID) {
 				change(func() { w.taken = true })

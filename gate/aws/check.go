@@ -89,11 +89,19 @@ func (r *report) failed(subject string, level gate.Level, err error) bool {
 	return err != nil
 }
 
+// end is what the check says, unless it was cut off.
+func (r *report) end(ctx context.Context) ([]gate.Finding, error) {
+	if ctx.Err() != nil {
+		return r.all, fmt.Errorf("check site %s: %w", r.site, context.Cause(ctx))
+	}
+	return r.all, nil
+}
+
 // Check tries credentials, permissions, image, quotas and prices. It makes nothing.
 func (c *Cloud) Check(ctx context.Context) ([]gate.Finding, error) {
 	r := &report{site: c.o.Name}
 	if !c.checkCredentials(ctx, r) {
-		return r.all, context.Cause(ctx)
+		return r.end(ctx)
 	}
 	_, err := c.survey(ctx, "")
 	if !r.failed("permissions", gate.LevelFailure, err) {
@@ -118,7 +126,7 @@ func (c *Cloud) Check(ctx context.Context) ([]gate.Finding, error) {
 	if _, err := c.prices.GetProducts(ctx, in); !r.failed("prices", gate.LevelWarning, c.explain(err, "read the price list")) {
 		r.add("prices", gate.LevelOK, "", "the price list can be read, in %s", c.currency())
 	}
-	return r.all, context.Cause(ctx)
+	return r.end(ctx)
 }
 
 // soon is how far away the end of credentials may be and still be told.
@@ -157,7 +165,10 @@ func (c *Cloud) checkPermissions(ctx context.Context, r *report, flavor string, 
 			})
 			return err //nolint:wrapcheck // explained below
 		},
-		"ec2:RunInstances": func() error { _, err := c.ec2.RunInstances(ctx, run); return err },
+		"ec2:RunInstances": func() error {
+			_, err := c.ec2.RunInstances(ctx, run)
+			return err //nolint:wrapcheck // explained below
+		},
 	}
 	if c.o.VPC == "" && c.o.Subnet == "" {
 		tries["ec2:CreateVpc"] = func() error {

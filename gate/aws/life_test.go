@@ -76,7 +76,7 @@ func find(t *testing.T, c *Cloud, id skyport.PartitionID) cloud.Found {
 	return all[0]
 }
 
-func clear(t *testing.T, c *Cloud, id skyport.PartitionID) {
+func wipe(t *testing.T, c *Cloud, id skyport.PartitionID) {
 	t.Helper()
 	if err := c.Clear(t.Context(), id, func(text string) { t.Log(text) }); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestLife(t *testing.T) {
 	if f := find(t, c, plan.ID); !f.Tags.Lease.Equal(until) || !f.Tags.Condemned {
 		t.Errorf("tags are %+v", f.Tags)
 	}
-	clear(t, c, plan.ID)
+	wipe(t, c, plan.ID)
 	if err := c.Extend(t.Context(), plan.ID, until); !errors.Is(err, gate.ErrNotFound) {
 		t.Errorf("extending what is gone: %v", err)
 	}
@@ -300,7 +300,7 @@ func TestLostAnswers(t *testing.T) {
 		w.fail(action, lost, broken)
 	}
 	w.fail("DeleteVpc", fault{code: "DependencyViolation", message: "it has dependencies"})
-	clear(t, c, plan.ID)
+	wipe(t, c, plan.ID)
 }
 
 // A zone that has no room is left for the next, with all nodes; when none has,
@@ -314,7 +314,7 @@ func TestZones(t *testing.T) {
 		c := open(t, w)
 		plan := planned(2)
 		second := full
-		second.if_ = func(form url.Values) bool { return tagsOf(form, "TagSpecification.1.Tag")["skyport-node"] == "1" }
+		second.when = func(form url.Values) bool { return tagsOf(form, "TagSpecification.1.Tag")["skyport-node"] == "1" }
 		w.fail("RunInstances", second)
 		f := mk(t, c, plan)
 		there, err := c.survey(t.Context(), plan.ID)
@@ -328,7 +328,7 @@ func TestZones(t *testing.T) {
 		if !f.Made || f.Failure != nil || len(zones) != 1 || len(there.of(types.ResourceTypeSubnet)) != 2 {
 			t.Errorf("in zones %v: %+v", zones, f)
 		}
-		clear(t, c, plan.ID)
+		wipe(t, c, plan.ID)
 	})
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
@@ -340,7 +340,7 @@ func TestZones(t *testing.T) {
 		if skyport.CodeOf(err) != skyport.CodeNoCapacity || !errors.Is(err, gate.ErrPermanent) {
 			t.Errorf("got %v", err)
 		}
-		clear(t, c, plan.ID)
+		wipe(t, c, plan.ID)
 	})
 	t.Run("quota", func(t *testing.T) {
 		t.Parallel()
@@ -352,7 +352,7 @@ func TestZones(t *testing.T) {
 		if skyport.CodeOf(err) != skyport.CodeQuota || !strings.Contains(skyport.HintOf(err), "L-1216C47A") || len(w.of("RunInstances")) != 1 {
 			t.Errorf("got %v, %s, after %d calls", err, skyport.HintOf(err), len(w.of("RunInstances")))
 		}
-		clear(t, c, plan.ID)
+		wipe(t, c, plan.ID)
 	})
 }
 
@@ -374,11 +374,11 @@ func TestLostNode(t *testing.T) {
 	if f.Made || skyport.CodeOf(f.Failure) != skyport.CodeUnavailable || !strings.Contains(f.Failure.Error(), plan.Nodes[1]) {
 		t.Errorf("found %+v", f)
 	}
-	clear(t, c, plan.ID)
+	wipe(t, c, plan.ID)
 	if f := mk(t, c, plan); !f.Made || f.Failure != nil {
 		t.Errorf("made again: %+v", f)
 	}
-	clear(t, c, plan.ID)
+	wipe(t, c, plan.ID)
 }
 
 // In a configured VPC only what is ours is made and removed.
@@ -405,7 +405,7 @@ func TestConfiguredNetwork(t *testing.T) {
 		if f := mk(t, c, plan); !f.Made {
 			t.Errorf("%s: found %+v", name, f)
 		}
-		clear(t, c, plan.ID)
+		wipe(t, c, plan.ID)
 	}
 	if n := len(w.of("CreateVpc")) + len(w.of("CreateSubnet")); n != before {
 		t.Errorf("%d networks were made", n-before)

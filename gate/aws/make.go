@@ -82,7 +82,7 @@ func userData(all []string) ([]string, error) {
 	for _, text := range all {
 		small, err := cloud.UserData(text)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // says what is wrong
+			return nil, err
 		}
 		packed = append(packed, base64.StdEncoding.EncodeToString(small))
 	}

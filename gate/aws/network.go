@@ -60,7 +60,7 @@ func (c *Cloud) join(ctx context.Context, plan cloud.Plan, there things, tell fu
 		n.group, err = c.protect(ctx, plan, n.vpc, there, tags, tell)
 		return err
 	})
-	return n, group.Wait() //nolint:wrapcheck // explained by those who made the calls
+	return n, group.Wait()
 }
 
 // configured are the subnets that the configuration allows.

@@ -69,7 +69,7 @@ func (c *Cloud) onDemandPrices(ctx context.Context) (map[string]float64, error) 
 			err = c.explain(err, "read the price list")
 			if skyport.CodeOf(err) == skyport.CodeCredentials {
 				c.log.WarnContext(ctx, "flavors have no price, for pricing:GetProducts is refused", "error", err)
-				return nil, nil //nolint:nilerr // told: the catalogue does without
+				return nil, nil
 			}
 			return nil, err
 		}

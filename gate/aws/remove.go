@@ -168,5 +168,5 @@ func (c *Cloud) removeOne(ctx context.Context, t thing) error {
 	default:
 		err = errors.New("no resource of ours")
 	}
-	return err //nolint:wrapcheck // remove explains it, and looks at its code before
+	return err
 }

@@ -190,7 +190,7 @@ func (c *Cloud) survey(ctx context.Context, id skyport.PartitionID) (things, err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err //nolint:wrapcheck // explained by whoever listed
+		return nil, err
 	}
 	return slices.DeleteFunc(slices.Concat(found...), func(t thing) bool {
 		_, ours, err := cloud.ParseTags(t.tags)

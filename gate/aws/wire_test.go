@@ -2,7 +2,6 @@ package aws
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -54,7 +53,7 @@ type fault struct {
 	code    string
 	message string
 	after   bool // moto does it, and the answer is lost
-	if_     func(url.Values) bool
+	when    func(url.Values) bool
 }
 
 func newWire(t *testing.T) *wire {
@@ -99,7 +98,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	w.asked = append(w.asked, c)
 	var f *fault
-	if all := w.faults[c.action]; len(all) > 0 && (all[0].if_ == nil || all[0].if_(c.form)) {
+	if all := w.faults[c.action]; len(all) > 0 && (all[0].when == nil || all[0].when(c.form)) {
 		f, w.faults[c.action] = &all[0], all[1:]
 	}
 	if f == nil {
@@ -226,11 +225,7 @@ func (w *wire) own(c call) []byte {
 		}
 		return wrap("<placementGroupSet>" + all + "</placementGroupSet>")
 	case c.action == "AWSPriceListService.GetProducts":
-		text, err := json.Marshal(map[string]any{"FormatVersion": "aws_v1", "PriceList": []string{entry("c5.large", "0.0850000000"), entry("t3.micro", "0.0104000000")}})
-		if err != nil {
-			panic(err)
-		}
-		return text
+		return fmt.Appendf(nil, `{"FormatVersion":"aws_v1","PriceList":[%q,%q]}`, entry("c5.large", "0.0850000000"), entry("t3.micro", "0.0104000000"))
 	}
 	return nil
 }
