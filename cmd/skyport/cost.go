@@ -158,8 +158,8 @@ func budgetWords(b skyport.BudgetStatus) string {
 			end += ", running ones are ended"
 		}
 	}
-	return fmt.Sprintf("Budget of account %s: %s of %s spent %s (%.0f %%)%s", b.Account, skyport.Money(b.Spent, ""), skyport.Money(b.Budget.Amount, b.Budget.Currency),
-		period, math.Floor(100*b.Spent/b.Budget.Amount), end)
+	return fmt.Sprintf("Budget of account %s: %s of %s spent %s (%.0f %%)%s", b.Account, skyport.Money(b.Spent, ""),
+		skyport.Money(b.Budget.Amount, b.Budget.Currency), period, math.Floor(100*b.Spent/b.Budget.Amount), end)
 }
 
 // costWordsOf says what a job has cost, "" when that is nothing.
@@ -190,7 +190,8 @@ func estimateWords(p skyport.Plan) string {
 	case p.Site == "" || p.Price == 0:
 		return ""
 	case p.MostCost > 0:
-		return fmt.Sprintf("Up to its time limit of %s it costs %s at most. %s", duration(p.Request.TimeLimit.Duration()), skyport.Money(p.MostCost, p.Currency), more)
+		return fmt.Sprintf("Up to its time limit of %s it costs %s at most. %s",
+			duration(p.Request.TimeLimit.Duration()), skyport.Money(p.MostCost, p.Currency), more)
 	}
 	return "It has no time limit: it costs that for each hour until it ends. " + more
 }

@@ -11,10 +11,10 @@ import (
 )
 
 // TestBudget is the life of an account's budget on this machine, at a price at
-// which one sees it pass: 40 EUR for each CPU and second.
+// which one sees it pass: 20 EUR for each CPU and second.
 func TestBudget(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "SWM_LOCAL_PRICE=144000")
+	h := newHouse(t, "SWM_LOCAL_PRICE=72000")
 	config := filepath.Join(h.spool, "skyport.yaml")
 	text, err := os.ReadFile(config)
 	if err != nil {
@@ -29,7 +29,7 @@ func TestBudget(t *testing.T) {
 	h.ready()
 
 	out := h.ok("submit", "--dry-run", "--cpus", "1", "--time", "1h", "--", "true")
-	if !strings.Contains(out, "Up to its time limit of 1h00m it costs 144000.00 at most.") {
+	if !strings.Contains(out, "Up to its time limit of 1h00m it costs 72000.00 at most.") {
 		t.Errorf("the estimate is:\n%s", out)
 	}
 	id := h.submit(`#SWM cpus 1

@@ -108,7 +108,8 @@ func day(name, value, ofMonth string) (string, error) {
 		return value + "-" + ofMonth, nil
 	}
 	if _, err := time.Parse(time.DateOnly, value); err != nil || strings.TrimSpace(value) != value {
-		return "", skyport.Errorf(skyport.CodeInvalid, "%s: %q is neither a day such as 2026-11-22 nor a month such as 2026-11", name, skyport.Abbreviate(value, 40))
+		return "", skyport.Errorf(skyport.CodeInvalid, "%s: %q is neither a day such as 2026-11-22 nor a month such as 2026-11",
+			name, skyport.Abbreviate(value, 40))
 	}
 	return value, nil
 }

@@ -242,7 +242,10 @@ func TestPurses(t *testing.T) {
 func TestNextIsWhenTheLevelChanges(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		b := skyport.Budget{Amount: rapid.Float64Range(0.01, 1e4).Draw(t, "amount"), Period: rapid.SampledFrom([]skyport.BudgetPeriod{skyport.BudgetMonth, skyport.BudgetTotal}).Draw(t, "period")}
+		b := skyport.Budget{
+			Amount: rapid.Float64Range(0.01, 1e4).Draw(t, "amount"),
+			Period: rapid.SampledFrom([]skyport.BudgetPeriod{skyport.BudgetMonth, skyport.BudgetTotal}).Draw(t, "period"),
+		}
 		live := []cost.Meter{*meter(rapid.Float64Range(0.001, 100).Draw(t, "price"), rapid.IntRange(1, 9).Draw(t, "nodes"))}
 		now := after(time.Duration(rapid.Int64Range(0, int64(48*time.Hour)).Draw(t, "now")))
 		p := cost.Weigh("lab", b, nil, live, now)

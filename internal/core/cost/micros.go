@@ -2,7 +2,7 @@ package cost
 
 import (
 	"math"
-	"math/bits"
+	"math/big"
 	"time"
 )
 
@@ -34,18 +34,20 @@ func (m Micros) plus(n Micros) Micros {
 	return m + n
 }
 
-// scale is a*b/c, rounded down, with all bits of the product; the largest
-// number when that is too much. None may be below 0, c not 0.
+// scale is a*b/c, rounded down, whatever a*b is; the largest number when that
+// is too much, and 0 for what is below 0. c is above 0.
 func scale(a, b, c int64) int64 {
-	if a <= 0 || b <= 0 {
+	switch {
+	case a <= 0 || b <= 0:
 		return 0
+	case a <= math.MaxInt64/b:
+		return a * b / c
 	}
-	hi, lo := bits.Mul64(uint64(a), uint64(b))
-	if hi >= uint64(c) {
+	q := new(big.Int).Mul(big.NewInt(a), big.NewInt(b))
+	if q.Quo(q, big.NewInt(c)); !q.IsInt64() {
 		return math.MaxInt64
 	}
-	q, _ := bits.Div64(hi, lo, uint64(c))
-	return int64(min(q, math.MaxInt64)) //nolint:gosec // bounded
+	return q.Int64()
 }
 
 // Day is a calendar day in UTC, such as 2026-11-22. Days compare as texts do.

@@ -151,7 +151,7 @@ func (e *Engine) tellBudget(ctx context.Context, p *cost.Purse) error {
 		return err
 	}
 	text := p.Warning()
-	e.log.Warn(text)
+	e.log.Warn("a budget comes to its end", "account", p.Account, "spent", p.String(), "percent", int(p.Level), "end_jobs", p.Budget.EndJobs)
 	var jobs []skyport.JobID
 	e.mu.Lock()
 	for id, job := range e.jobs {

@@ -180,7 +180,8 @@ func (s *Store) SpendingBySite(ctx context.Context) ([]SiteSum, []cost.Meter, er
 	scan := func(row scanner) (s SiteSum, err error) {
 		return s, row.Scan(&s.Account, &s.Site, &s.Currency, &s.Amount)
 	}
-	sums, err := many(ctx, txQuerier{tx}, scan, `SELECT account, site, currency, CAST(sum(amount) AS BIGINT) FROM costs GROUP BY account, site, currency`)
+	sums, err := many(ctx, txQuerier{tx}, scan, `SELECT account, site, currency, CAST(sum(amount) AS BIGINT) FROM costs
+		GROUP BY account, site, currency`)
 	if err != nil {
 		return nil, nil, err
 	}
