@@ -118,6 +118,10 @@ func (e *Emulator) level(ctx context.Context, r *resource, d *deployment, ready 
 			conclude(ops[key(id)], nil)
 			continue
 		}
+		if p.Code == "SkuNotAvailable" { // is said at once, not by an operation
+			fail(id, *p)
+			continue
+		}
 		// https://learn.microsoft.com/azure/azure-resource-manager/troubleshooting/find-error-code
 		fail(id, Problem{
 			Status: http.StatusConflict, Code: "ResourceDeploymentFailure", Target: id,

@@ -63,7 +63,7 @@ func TestNoRoom(t *testing.T) {
 		{"unavailable", azuretest.Options{Faults: azuretest.Faults{Unavailable: []string{"standard_d2s_v5"}}}, nil, []string{"InvalidTemplateDeployment", "SkuNotAvailable"}, false},
 		{"unknown", azuretest.Options{}, map[string]any{"size": "Standard_Z1"}, []string{"InvalidTemplateDeployment", "InvalidParameter"}, false},
 		{"no host", azuretest.Options{Faults: azuretest.Faults{SoldOut: []string{"Standard_D2s_v5"}}}, nil, []string{"DeploymentFailed", "ResourceDeploymentFailure", "AllocationFailed", "ResourceDeploymentFailure", "AllocationFailed"}, true},
-		{"no spot", azuretest.Options{Faults: azuretest.Faults{SoldOutSpot: []string{"Standard_D2s_v5"}}}, map[string]any{"spot": true}, []string{"DeploymentFailed", "ResourceDeploymentFailure", "AllocationFailed", "ResourceDeploymentFailure", "AllocationFailed"}, true},
+		{"no spot", azuretest.Options{Faults: azuretest.Faults{SoldOutSpot: []string{"Standard_D2s_v5"}}}, map[string]any{"spot": true}, []string{"DeploymentFailed", "SkuNotAvailable", "SkuNotAvailable"}, true},
 		{"wrong image", azuretest.Options{}, map[string]any{"size": "Standard_D2ps_v5"}, []string{"DeploymentFailed", "BadRequest", "BadRequest"}, true},
 		{"role", azuretest.Options{Faults: azuretest.Faults{Deny: []string{"Microsoft.Compute/virtualMachines/*"}}}, nil, []string{"InvalidTemplateDeployment"}, false},
 		{"registration", azuretest.Options{Unregistered: []string{"Microsoft.DevTestLab"}}, nil, []string{"DeploymentFailed", "MissingSubscriptionRegistration", "MissingSubscriptionRegistration"}, true},

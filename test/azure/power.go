@@ -41,7 +41,7 @@ func (e *Emulator) boot(ctx context.Context, ids []string) map[string]*Problem {
 	var going []Machine
 	for _, m := range e.machinesOf(ids) {
 		if e.full(m, e.get(m.ID)) {
-			failed[key(m.ID)] = allocationFailed()
+			failed[key(m.ID)] = noHost(e.get(m.ID))
 			continue
 		}
 		going = append(going, m)
@@ -82,6 +82,15 @@ func (e *Emulator) full(m Machine, r *resource) bool {
 	f := e.Faults()
 	is := func(s string) bool { return strings.EqualFold(s, m.Size) }
 	return slices.ContainsFunc(f.SoldOut, is) || r.Spot && slices.ContainsFunc(f.SoldOutSpot, is) || e.lucky(f.NoCapacity)
+}
+
+// noHost is what is said of a machine without a host; of spot machines
+// https://learn.microsoft.com/azure/virtual-machines/error-codes-spot says it.
+func noHost(r *resource) *Problem {
+	if r.Spot {
+		return skuNotAvailable(r.Size, r.Location)
+	}
+	return allocationFailed()
 }
 
 // booted notes that a machine runs, and where. e.mu is held.
@@ -292,13 +301,16 @@ func (e *Emulator) act(req *request, at, action string) (*response, error) {
 func (e *Emulator) start(ctx context.Context, id string) *Problem {
 	e.mu.Lock()
 	all := e.machinesOf([]string{id})
-	full := len(all) > 0 && e.full(all[0], e.get(id))
+	var full *Problem
+	if len(all) > 0 && e.full(all[0], e.get(id)) {
+		full = noHost(e.get(id))
+	}
 	e.mu.Unlock()
 	switch {
 	case len(all) == 0:
 		return noResource(id)
-	case full:
-		return allocationFailed()
+	case full != nil:
+		return full
 	}
 	if err := e.o.Machines.Start(ctx, all[0]); err != nil {
 		return problem(http.StatusInternalServerError, "InternalExecutionError", "An internal execution error occurred: %v", err)
