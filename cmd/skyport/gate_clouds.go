@@ -128,16 +128,8 @@ type cloudProvider interface {
 	Close() error
 }
 
-// openCloudSite makes a provider of one site. The catalogue is kept in dir,
-// when there is one. It closes the cloud when it fails.
-func openCloudSite(c spool.CloudSite, dir string, log *slog.Logger) (cloudProvider, error) {
-	site, err := openCloud(c, log.With("kind", c.Kind, "site", c.Name))
-	if err != nil {
-		return nil, fmt.Errorf("open site %s: %w", c.Name, err)
-	}
-	return provideCloud(c, site, dir, log)
-}
-
+// provideCloud makes a provider of one site. The catalogue is kept in dir. It
+// closes the cloud when it fails.
 func provideCloud(c spool.CloudSite, site cloud.Cloud, dir string, log *slog.Logger) (cloudProvider, error) {
 	provider, err := cloud.New(cloud.Options{Kind: c.Kind, Clouds: []cloud.Cloud{site}, Dir: dir, Sources: sourcesOf(c, site), Logger: log})
 	if err != nil {

@@ -149,7 +149,7 @@ func (k *cloudKind) leave(ctx context.Context, s *cloudSite) error {
 		defer cancel()
 		there, err := s.provider.List(ctx, s.config.Name, "")
 		if err != nil {
-			return fmt.Errorf("site %s is not in the file any more, and does not say whether it is empty: %w", s.config.Name, err)
+			return fmt.Errorf("site %s is not in the file any more, and does not say whether it is empty (a new start of the gate gives it up): %w", s.config.Name, err)
 		}
 		if len(there) > 0 {
 			return skyport.Errorf(skyport.CodeConflict, "site %s is not in the file any more, but has %s: it is kept until they are gone",

@@ -108,7 +108,9 @@ func (l *liveClouds) take(ctx context.Context, file spool.GateFile) {
 		l.settled = l.settled && settled
 		errs = append(errs, err)
 	}
-	l.tell(errors.Join(errs...))
+	if ctx.Err() == nil { // else the gate ends, which is no trouble
+		l.tell(errors.Join(errs...))
+	}
 }
 
 // tell logs a trouble once, and shows it where the sites are listed.
@@ -120,9 +122,9 @@ func (l *liveClouds) tell(err error) {
 	for _, k := range l.kinds {
 		k.trouble(err)
 	}
-	switch {
-	case text == l.told:
-	case text == "":
+	switch text {
+	case l.told:
+	case "":
 		l.log.Info("the clouds are as their file says again")
 	default:
 		l.log.Error("the clouds are not as their file says", "error", text, "hint", skyport.HintOf(err))

@@ -38,7 +38,7 @@ var schemaDocument = func() map[string]any {
 	if err != nil {
 		panic("spool: the schema of gate.yaml is no JSON: " + err.Error())
 	}
-	return document.(map[string]any) //nolint:errcheck,forcetypeassert // a test reads it
+	return document.(map[string]any)
 }()
 
 // secretKeys are the keys whose values the schema says to be secret.
@@ -50,7 +50,7 @@ var secretKeys = func() map[string]bool {
 		if !ok {
 			return
 		}
-		properties, _ := object["properties"].(map[string]any) //nolint:errcheck // none is none
+		properties, _ := object["properties"].(map[string]any)
 		for name, property := range properties {
 			if p, ok := property.(map[string]any); ok && p["writeOnly"] == true {
 				found[name] = true
@@ -290,13 +290,13 @@ func schemaAt(address string) map[string]any {
 		}
 		part = object[step]
 	}
-	object, _ := part.(map[string]any) //nolint:errcheck // none is none
+	object, _ := part.(map[string]any)
 	return object
 }
 
 // propertiesOf are the keys that a part of the schema knows.
 func propertiesOf(address string) map[string]any {
-	properties, _ := schemaAt(address)["properties"].(map[string]any) //nolint:errcheck // none is none
+	properties, _ := schemaAt(address)["properties"].(map[string]any)
 	return properties
 }
 
