@@ -66,7 +66,6 @@ var rooms = map[string][]string{
 	},
 	"internal/core/link":      {".", "internal/bootstrap", "internal/worker/protocol", "internal/workerbin"},
 	"internal/core/schedule":  {"."},
-	"internal/core/cost":      {"."},
 	"internal/core/store/...": {".", "internal/core/cost"},
 
 	"cmd/skyport": {
