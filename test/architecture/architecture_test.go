@@ -102,8 +102,9 @@ var outside = map[string][]string{
 }
 
 // daemons are the files of cmd/skyport that know core and gate, as they run
-// them. All others are terminals, and speak to core through package client.
-var daemons = []string{"core.go", "gate.go", "up.go"}
+// them, or try what a gate would. All others are terminals, and speak to core
+// through package client.
+var daemons = []string{"core.go", "gate.go", "gate_check.go", "gate_clouds.go", "gate_kind.go", "gate_live.go", "up.go"}
 
 // pkg is what go list says of a package.
 type pkg struct {
