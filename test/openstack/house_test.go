@@ -243,12 +243,14 @@ func (h *house) submit(script string) skyport.JobID {
 	return job.ID
 }
 
-func (h *house) job(id skyport.JobID) (job skyport.Job) {
+func (h *house) job(id skyport.JobID) skyport.Job {
 	h.t.Helper()
-	if err := json.Unmarshal([]byte(h.ok("show", "--json", string(id))), &job); err != nil {
-		h.t.Fatal(err)
+	var shown struct{ Job skyport.Job }
+	out := h.ok("show", "--json", string(id))
+	if err := json.Unmarshal([]byte(out), &shown); err != nil || shown.Job.ID != id {
+		h.t.Fatalf("%v in %s", err, out)
 	}
-	return job
+	return shown.Job
 }
 
 // finish waits until the job has ended well.
