@@ -74,6 +74,7 @@ var rooms = map[string][]string{
 	},
 	"cmd/skyport-worker":  {"internal/worker/..."},
 	"examples/...":        {},
+	"examples/gate":       {".", "gate", "gate/gatetest"},
 	"examples/remote/...": {"test/registry"},
 	"images/...":          {},
 
