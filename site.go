@@ -15,6 +15,9 @@ type Site struct {
 	Limits        Limits `json:"limits" doc:"How much may be had at once"`
 	Region        string `json:"region,omitempty" doc:"Where it is, in the cloud's own spelling"`
 	Currency      string `json:"currency,omitempty" doc:"Currency of its prices, such as USD; empty: not said"`
+
+	Registries []string `json:"registries,omitempty" doc:"Hosts of container registries that the site's own login opens for jobs"`
+	Storages   []string `json:"storages,omitempty" doc:"Names of the storages that jobs at the site can mount"`
 }
 
 // Limits bound what may exist at a site at one time. Zero means no limit.

@@ -75,6 +75,21 @@ func (c *Client) Images(ctx context.Context, site string) ([]skyport.Image, erro
 	return a.Images, err
 }
 
+// Registry asks a site for a login of a container registry; see [Lender].
+func (c *Client) Registry(ctx context.Context, site, host string) (Login, error) {
+	var a Login
+	err := c.call(ctx, http.MethodGet, "/v1/sites/"+url.PathEscape(site)+"/registries/"+url.PathEscape(host), nil, nil, &a)
+	return a, err
+}
+
+// Storage asks a site for what opens one of its storages; see [Lender].
+func (c *Client) Storage(ctx context.Context, site, name string, life time.Duration) (Mount, error) {
+	var a Mount
+	path := "/v1/sites/" + url.PathEscape(site) + "/storages/" + url.PathEscape(name)
+	err := c.call(ctx, http.MethodPost, path, nil, storageBody{Life: skyport.Seconds(life / time.Second)}, &a)
+	return a, err
+}
+
 // Create starts the creation of a partition; see [Provider]'s Create.
 func (c *Client) Create(ctx context.Context, spec PartitionSpec) error {
 	return c.call(ctx, http.MethodPut, partitionPath(spec.ID), nil, spec, nil)

@@ -133,6 +133,8 @@ func (s *Server) describe(mux *http.ServeMux) {
 	huma.Register(api, op(get, "/v1/sites", "list-sites", "Sites of all providers", 200), s.listSites)
 	huma.Register(api, op(get, "/v1/sites/{site}/flavors", "list-flavors", "Flavors of a site, with prices", 200), s.listFlavors)
 	huma.Register(api, op(get, "/v1/sites/{site}/images", "list-images", "Images of a site", 200), s.listImages)
+	huma.Register(api, op(get, "/v1/sites/{site}/registries/{host}", "registry-login", "Login of a container registry that the site opens", 200), s.registry)
+	huma.Register(api, op(http.MethodPost, "/v1/sites/{site}/storages/{name}", "open-storage", "What opens a storage of the site for reading", 200), s.storage)
 	huma.Register(api, op(put, "/v1/partitions/{id}", "create-partition", "Start the creation of a partition; idempotent", 202), s.create)
 	huma.Register(api, op(get, "/v1/partitions/{id}", "partition", "Status of a partition, at once or when it changes", 200), s.status)
 	huma.Register(api, op(get, "/v1/partitions", "list-partitions", "Partitions at a site", 200), s.list)

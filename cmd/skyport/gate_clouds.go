@@ -51,12 +51,16 @@ func openAzure(c spool.CloudSite, client *http.Client, log *slog.Logger) (cloud.
 			return nil, fmt.Errorf("secret_expires: %w", err)
 		}
 	}
+	storages := make([]azure.Storage, len(c.Storages))
+	for i, st := range c.Storages {
+		storages[i] = azure.Storage(st)
+	}
 	return azure.New(azure.Options{
 		Name: c.Name, Region: c.Region, DefaultFlavor: c.DefaultFlavor, DefaultImage: c.DefaultImage, Flavors: c.Flavors, Images: c.Images,
 		Limits: limitsOf(c), SSHFrom: c.SSHFrom, Disk: skyport.Bytes(c.Disk), ExtraTags: c.Tags, Currency: c.Currency,
 		Subscription: c.Subscription, Tenant: own.Tenant, ClientID: own.ClientID, ClientSecret: own.ClientSecret, SecretFile: own.SecretFile,
 		SecretExpires: expires, Certificate: own.Certificate, CertificatePassword: own.CertificatePassword,
-		ManagedIdentity: own.ManagedIdentity, CLI: own.CLI,
+		ManagedIdentity: own.ManagedIdentity, CLI: own.CLI, Registries: c.Registries, Storages: storages,
 		Endpoint: c.Endpoint, Authority: c.Authority, PricesURL: c.PricesURL,
 		HTTP: client, Logger: log, Poll: time.Duration(c.Poll),
 	})

@@ -77,6 +77,7 @@ var (
 	_ cloud.Sited    = (*site)(nil)
 	_ cloud.Chooser  = (*site)(nil)
 	_ cloud.Resolver = (*site)(nil)
+	_ cloud.Lender   = (*site)(nil)
 )
 
 // New opens a site. It asks Azure nothing yet: wrong credentials show at the
@@ -148,10 +149,14 @@ func (s *site) Site() skyport.Site {
 			port = n
 		}
 	}
+	storages := make([]string, 0, len(s.o.Storages))
+	for _, st := range s.o.Storages {
+		storages = append(storages, st.Name)
+	}
 	return skyport.Site{
 		ID: gate.StableID(Kind, s.o.Name), Name: s.o.Name, Kind: Kind, Server: server, Port: port, Container: true,
 		DefaultFlavor: s.o.DefaultFlavor, DefaultImage: s.o.DefaultImage, Limits: s.o.Limits,
-		Region: s.o.Region, Currency: s.o.Currency,
+		Region: s.o.Region, Currency: s.o.Currency, Registries: s.o.Registries, Storages: storages,
 	}
 }
 

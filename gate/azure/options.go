@@ -29,6 +29,9 @@ type Options struct {
 	ExtraTags     map[string]string // put on every resource beside ours
 	Currency      string            // of prices; empty: USD
 
+	Registries []string  // hosts of container registries that our login opens for jobs
+	Storages   []Storage // containers of blobs that jobs can mount
+
 	// Who we are: a service principal with a secret or a certificate, a managed
 	// identity, the login of the command line tool az, or with none of these
 	// whatever the SDK finds in the environment.
@@ -83,6 +86,9 @@ func (o *Options) check() error {
 	if principal && (o.Tenant == "" || o.ClientID == "") {
 		return skyport.Errorf(skyport.CodeInvalid, "azure site %q has a secret or a certificate, but no tenant or no client id", o.Name).
 			WithHint("az ad sp create-for-rbac tells both as tenant and appId.")
+	}
+	if err := o.checkLoans(); err != nil {
+		return err
 	}
 	o.Region = strings.ToLower(strings.ReplaceAll(o.Region, " ", ""))
 	o.Currency = cmp.Or(o.Currency, "USD")

@@ -28,8 +28,7 @@ const registryUser = "00000000-0000-0000-0000-000000000000"
 func (s *site) RegistryLogin(ctx context.Context, host string) (user, token string, err error) {
 	host = strings.ToLower(host)
 	if !registryHost.MatchString(host) {
-		return "", "", skyport.Errorf(skyport.CodeInvalid, "%q is no registry of Azure's", skyport.Abbreviate(host, 100)).
-			WithHint("They are called name.azurecr.io.")
+		return "", "", notRegistry(s.o.Name, host)
 	}
 	return s.registryLogin(ctx, host, "https://"+host)
 }

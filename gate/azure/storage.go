@@ -38,13 +38,12 @@ var (
 // https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas
 func (s *site) StorageGrant(ctx context.Context, account, container string, life time.Duration) (string, error) {
 	if !accountName.MatchString(account) || !containerName.MatchString(container) {
-		return "", skyport.Errorf(skyport.CodeInvalid, "%q and %q are no storage account and container",
-			skyport.Abbreviate(account, 50), skyport.Abbreviate(container, 80))
+		return "", notStorage(account, container)
 	}
 	if life <= 0 || life > longestGrant {
 		return "", skyport.Errorf(skyport.CodeInvalid, "a container cannot be opened for %v: for 7 days at most", life)
 	}
-	return s.storageGrant(ctx, "https://"+account+".blob.core.windows.net", account, container, time.Now(), life)
+	return s.storageGrant(ctx, "https://"+s.blobHost(account), account, container, time.Now(), life)
 }
 
 // delegationKey is what we sign with. See

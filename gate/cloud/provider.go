@@ -59,6 +59,7 @@ var (
 	_ gate.Provider = (*Provider)(nil)
 	_ gate.Watcher  = (*Provider)(nil)
 	_ gate.Checker  = (*Provider)(nil)
+	_ gate.Lender   = (*Provider)(nil)
 )
 
 // New makes a provider. It waits for no cloud; removals that an earlier process

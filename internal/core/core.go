@@ -96,8 +96,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	b.secrets = &secrets{store: db, sealer: sealer}
+	lent := &loans{secrets: b.secrets, gate: speak, sites: cat.Sites}
 	engine = lifecycle.New(lifecycle.Options{
-		Sealer: sealer, Registries: b.secrets.registriesFor,
+		Sealer: sealer, Registries: lent.registriesFor, Storage: lent.storage,
 		Store: db, Gate: speak, Catalog: cat, Archive: b.archive, Staging: b.Staging, Owner: s.Owner,
 		Addresses: addresses, KeepAlive: s.Config.KeepAlive, Live: func(e skyport.Event) { h.publish(e) },
 		Limits: lifecycle.Limits{JobLog: s.Config.Limits.JobLog}, Logger: log,

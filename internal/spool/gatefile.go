@@ -54,6 +54,9 @@ type CloudSite struct {
 	Authority    string `json:"authority"`    // azure
 	PricesURL    string `json:"prices_url"`   // azure
 
+	Registries []string       `json:"registries"` // azure: hosts that the site's login opens for jobs
+	Storages   []CloudStorage `json:"storages"`   // azure: containers of blobs that jobs can mount
+
 	Network          string             `json:"network"` // openstack, with all until Avoid
 	ExternalNetwork  string             `json:"external_network"`
 	AvailabilityZone string             `json:"availability_zone"`
@@ -67,6 +70,13 @@ type CloudSite struct {
 	VPC         string `json:"vpc"` // aws
 	Subnet      string `json:"subnet"`
 	PriceRegion string `json:"price_region"`
+}
+
+// CloudStorage is a container of blobs under the name that jobs use.
+type CloudStorage struct {
+	Name      string `json:"name"`
+	Account   string `json:"account"`
+	Container string `json:"container"`
 }
 
 // CloudCredentials are those of one site. They never leave the gate.

@@ -24,6 +24,7 @@ const maxBody = 4 << 20
 type request struct {
 	method   string
 	path     string
+	host     string // that the caller asked
 	segments []string
 	query    url.Values
 	body     []byte
@@ -178,7 +179,7 @@ func wrapped(p *Problem) any { return map[string]any{"error": p} }
 // dispatch does what is asked for.
 func (e *Emulator) dispatch(r *http.Request, body []byte, manager bool) *response {
 	req := &request{
-		method: r.Method, path: strings.TrimSuffix(r.URL.Path, "/"), query: r.URL.Query(), body: body, header: r.Header,
+		method: r.Method, path: strings.TrimSuffix(r.URL.Path, "/"), query: r.URL.Query(), body: body, header: r.Header, host: r.Host,
 		version: r.URL.Query().Get("api-version"),
 	}
 	req.segments = strings.Split(strings.Trim(r.URL.Path, "/"), "/")
@@ -189,6 +190,10 @@ func (e *Emulator) dispatch(r *http.Request, body []byte, manager bool) *respons
 		out, err = e.manage(req)
 	case strings.EqualFold(req.path, "/api/retail/prices"):
 		out, err = e.prices(req)
+	case req.path == "/oauth2/exchange":
+		out, err = e.exchange(req)
+	case r.URL.Query().Get("comp") == "userdelegationkey":
+		out, err = e.delegate(req)
 	default:
 		out, err = e.login(req)
 	}
@@ -244,6 +249,12 @@ func (e *Emulator) write(w http.ResponseWriter, out *response) {
 	h.Set("Cache-Control", "no-cache")
 	if out.body == nil {
 		w.WriteHeader(out.status)
+		return
+	}
+	if text, ok := out.body.(xmlBody); ok {
+		h.Set("Content-Type", "application/xml")
+		w.WriteHeader(out.status)
+		_, _ = io.WriteString(w, `<?xml version="1.0" encoding="utf-8"?>`+string(text)) // whoever went away needs no answer
 		return
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")

@@ -48,8 +48,11 @@ type Options struct {
 	// Sealer keeps the keys of partitions; not needed when all sites are local.
 	Sealer Sealer
 	// Registries returns the logins for the registry of a container image that a
-	// user has stored; nil: there are none.
-	Registries func(ctx context.Context, owner skyport.UserID, image string) ([]protocol.Registry, error)
+	// user has stored, or that a site lends; nil: there are none.
+	Registries func(ctx context.Context, owner skyport.UserID, site, image string) ([]protocol.Registry, error)
+	// Storage returns what opens a storage of a site, for a life at most; nil:
+	// there are none.
+	Storage func(ctx context.Context, site, name string, life time.Duration) (protocol.Storage, error)
 	// Owner is the tag that this core's partitions carry at their sites.
 	Owner     string
 	Addresses forward.Addresses

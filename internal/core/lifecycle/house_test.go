@@ -42,6 +42,7 @@ type house struct {
 	newborn  func(*protocoltest.Worker) // done to each worker before it is dialled
 	noAnswer bool                       // workers are down at first
 	budget   *skyport.Budget            // of the account
+	change   func(*lifecycle.Options)   // of the engine
 
 	mu      sync.Mutex
 	workers map[skyport.PartitionID]*protocoltest.Worker // of the main nodes
@@ -99,7 +100,7 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	engine = lifecycle.New(lifecycle.Options{
+	options := lifecycle.Options{
 		Sealer: sealer,
 		Store:  db, Gate: atOnce{h.site}, Catalog: listing{h.site, h.budget}, Archive: h.archive, Owner: "us", Limits: h.limits, Addresses: h.ports,
 		Staging: func(skyport.UserID) (*transfer.Depot, error) {
@@ -111,7 +112,11 @@ func (h *house) start() {
 			h.live = append(h.live, e)
 		},
 		Logger: slog.New(slog.NewTextHandler(testLog{h.T}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	}
+	if h.change != nil {
+		h.change(&options)
+	}
+	engine = lifecycle.New(options)
 	if err := engine.Load(context.Background()); err != nil {
 		h.Fatal(err)
 	}

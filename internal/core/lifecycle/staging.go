@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openworkload/skyport"
+	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/internal/core/store"
 	"github.com/openworkload/skyport/internal/forward"
 	"github.com/openworkload/skyport/internal/transfer"
@@ -26,7 +27,7 @@ import (
 func (a *attempt) start(ctx context.Context, v view) (progress bool, err error) {
 	spec, err := a.runSpec(ctx, v)
 	if err != nil {
-		return false, err
+		return false, a.judge(ctx, err)
 	}
 	if err := a.openForwards(ctx, v); err != nil {
 		return true, a.fail(ctx, "the ports of the job cannot be opened: "+err.Error())
@@ -144,6 +145,9 @@ func (a *attempt) judge(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return errMoved
 	}
+	if errors.Is(err, gate.ErrPermanent) {
+		return a.fail(ctx, withHint(err))
+	}
 	switch skyport.CodeOf(err) {
 	case skyport.CodeInvalid, skyport.CodeConflict, skyport.CodeUnsupported, skyport.CodeTooLarge, skyport.CodeNoSpace,
 		skyport.CodeInputUnreadable, skyport.CodeForbidden:
@@ -187,19 +191,48 @@ func (a *attempt) runSpec(ctx context.Context, v view) (protocol.RunSpec, error)
 	}
 	request := v.job.Request
 	// Out ports that the job reaches without us need nobody to listen.
-	var registries []protocol.Registry
-	if request.ContainerImage != "" && a.e.Registries != nil {
-		if registries, err = a.e.Registries(ctx, v.job.Owner, request.ContainerImage); err != nil {
-			return protocol.RunSpec{}, fmt.Errorf("logins for the registry of %s: %w", request.ContainerImage, err)
-		}
-	}
 	request.Ports = forward.Forwarded(request.Ports, a.e.local(v.partition.Site), a.submissionAddress(&v.job))
-	return protocol.RunSpec{
+	spec := protocol.RunSpec{
 		Run: skyport.RunName(v.row.Job, v.row.Number), Job: v.row.Job, Attempt: v.row.Number, Script: script,
 		Request: request, Nodes: v.job.NodeNames, Env: environment(&v.job),
 		CPUs: v.row.CPUs, Memory: v.row.Memory, GPUs: v.row.GPUs, Address: v.row.Address,
-		Grace: skyport.Seconds(a.e.Limits.Grace / time.Second), Peers: peers(v.partition.Nodes), Registries: registries,
-	}, nil
+		Grace: skyport.Seconds(a.e.Limits.Grace / time.Second), Peers: peers(v.partition.Nodes),
+	}
+	err = a.lend(ctx, v, &spec)
+	return spec, err
+}
+
+// lend adds to a run what opens what its job uses. It is asked for each time, for
+// it ends by itself.
+func (a *attempt) lend(ctx context.Context, v view, spec *protocol.RunSpec) (err error) {
+	request, site := &v.job.Request, v.partition.Site
+	if request.ContainerImage != "" && a.e.Registries != nil {
+		if spec.Registries, err = a.e.Registries(ctx, v.job.Owner, site, request.ContainerImage); err != nil {
+			return fmt.Errorf("logins for the registry of %s: %w", request.ContainerImage, err)
+		}
+	}
+	if request.Storage == "" {
+		return nil
+	}
+	if a.e.Storage == nil {
+		return skyport.Errorf(skyport.CodeUnsupported, "site %s has no storage %s", site, request.Storage)
+	}
+	storage, err := a.e.Storage(ctx, site, request.Storage, storageLife(request))
+	if err != nil {
+		return fmt.Errorf("open the storage %s of site %s: %w", request.Storage, site, err)
+	}
+	spec.Storage = &storage
+	return nil
+}
+
+// storageLife is for how long a job needs its storage: until its end, with some
+// time for what comes before. Sites give less where their keys end earlier.
+func storageLife(r *skyport.Request) time.Duration {
+	const before, longest = 2 * time.Hour, 7 * 24 * time.Hour
+	if r.TimeLimit > 0 && r.TimeLimit < skyport.Seconds(longest/time.Second) {
+		return time.Duration(r.TimeLimit)*time.Second + before
+	}
+	return longest
 }
 
 // environment is what the contract promises a job, and what the job adds.

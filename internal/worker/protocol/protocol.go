@@ -48,6 +48,19 @@ type RunSpec struct {
 	// of what makes two specifications the same, and the worker keeps them only
 	// until the image is there.
 	Registries []Registry `json:"registries,omitempty"`
+	// Storage is what opens the storage of the site that the job asks for. It is no
+	// part of the specification either, and kept only until it is mounted.
+	Storage *Storage `json:"storage,omitempty"`
+}
+
+// Storage is a container of blobs to mount read-only.
+type Storage struct {
+	Name      string    `json:"name" doc:"Small letters, digits and dashes"`
+	Account   string    `json:"account"`
+	Container string    `json:"container"`
+	Endpoint  string    `json:"endpoint" doc:"URL of the account's blob service"`
+	SAS       string    `json:"sas" doc:"Shared access signature"`
+	Expires   time.Time `json:"expires"`
 }
 
 // Peer is a node as the others of its partition see it.
