@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 // TestLeaks has jobs come and go, batch by batch. Their machines are nothing: no
 // job ever begins to run.
 func TestLeaks(t *testing.T) {
+	t.Parallel()
 	h := open(t, &azuretest.Nothing{})
 	h.liveAll(*runs, min(*size, *runs), false)
 }
@@ -48,6 +49,7 @@ func TestLeaks(t *testing.T) {
 // TestLeaksReal is a smaller share, on machines that are containers and boot:
 // these jobs run, and end by themselves.
 func TestLeaksReal(t *testing.T) {
+	t.Parallel()
 	if *runs < 100 {
 		t.Skip("with -runs of 100 and more: one in a hundred")
 	}

@@ -71,6 +71,9 @@ func drawRun(number, batch, size int, works bool) *run {
 		return stages[random.IntN(len(stages))], time.Duration(random.Int64N(int64(most)))
 	}
 	r.endAt, r.endAfter = moment(stages[:stageRemoval], 400*time.Millisecond)
+	if r.endAt == stageAsked && random.IntN(3) > 0 { // there the cloud often has nothing yet
+		r.endAt = stageGroup
+	}
 	if n := random.IntN(100); n < 55 {
 		r.kill = []victim{theCore, theGate, theGate, both}[random.IntN(4)]
 		r.killAt, r.killAfter = moment(stages, 250*time.Millisecond)
