@@ -12,5 +12,5 @@
 // gets a while to renew.
 //
 // Package gatetest has the conformance suite that every provider passes, and a
-// scripted provider for tests. docs/gate-writers.md is the manual.
+// scripted provider for tests. docs/gates.md is the manual.
 package gate
