@@ -331,8 +331,10 @@ func (s *Set) connect(ctx context.Context, p *port) (net.Conn, error) {
 		return dialTCP(ctx, target)
 	}
 	if at, err := netip.ParseAddr(at); err == nil && s.cfg.Dial != nil {
-		if conn, err := s.cfg.Dial(ctx, reachable(at), p.Number); err == nil {
-			return conn, nil
+		for _, host := range reachable(at) {
+			if conn, err := s.cfg.Dial(ctx, host, p.Number); err == nil {
+				return conn, nil
+			}
 		}
 	}
 	conn, err := s.cfg.Connect(ctx, p.Number)
@@ -342,16 +344,17 @@ func (s *Set) connect(ctx context.Context, p *port) (net.Conn, error) {
 	return conn, nil
 }
 
-// reachable is an address at which somebody who listens at at answers on the
-// same machine.
-func reachable(at netip.Addr) string {
+// reachable are the addresses at which somebody who listens at at may answer on
+// the same machine, in the order to try. A socket for all addresses of IPv6 mostly
+// is for those of IPv4 too, and there are nodes without the former.
+func reachable(at netip.Addr) []string {
 	switch at = at.Unmap(); at {
 	case netip.IPv4Unspecified():
-		return "127.0.0.1"
+		return []string{"127.0.0.1"}
 	case netip.IPv6Unspecified():
-		return "::1"
+		return []string{"::1", "127.0.0.1"}
 	}
-	return at.String()
+	return []string{at.String()}
 }
 
 // reverse serves one out port.

@@ -343,6 +343,30 @@ func TestRemoteConnectionsGoTheShortWay(t *testing.T) {
 	}
 }
 
+// On a node without IPv6 a server for all addresses still says that it listens at ::.
+func TestShortWayWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	s := openSet(t, Config{
+		Address: "127.66.16.2", Ports: in(port),
+		Connect: func(context.Context, int) (net.Conn, error) { return nil, errors.New("not the short way") },
+		Dial: func(ctx context.Context, host string, port int) (net.Conn, error) {
+			if host == "::1" {
+				return nil, errors.New("cannot assign requested address")
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", at(host, port))
+		},
+	})
+	serveTCP(t, at("127.0.0.1", port), echo)
+	if err := s.Listening(port, "::"); err != nil {
+		t.Fatal(err)
+	}
+	conn := dialPort(t, "127.66.16.2", port)
+	mustWrite(t, conn, "hello")
+	mustCloseWrite(t, conn)
+	mustReadAll(t, conn, "hello")
+}
+
 func TestRemoteConnectionGivesUp(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

@@ -321,15 +321,23 @@ func (r *run) dial(ctx context.Context, port int) (net.Conn, error) {
 	if state != protocol.RunRunning || !ok {
 		return nil, skyport.Errorf(skyport.CodeUnavailable, "the job does not listen on port %d", port)
 	}
-	addr := listener.Address.Addr()
-	switch {
-	case addr.IsUnspecified() && addr.Is4():
-		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case addr.IsUnspecified():
-		addr = netip.IPv6Loopback()
+	addrs := []netip.Addr{listener.Address.Addr()}
+	switch v4 := netip.AddrFrom4([4]byte{127, 0, 0, 1}); {
+	case addrs[0].IsUnspecified() && addrs[0].Is4():
+		addrs = []netip.Addr{v4}
+	case addrs[0].IsUnspecified():
+		addrs = []netip.Addr{netip.IPv6Loopback(), v4} // it may be for IPv4 too, on a node without IPv6
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, uint16(port)).String()) //nolint:gosec,wrapcheck // a port; forward wraps
+	var errs []error
+	for _, addr := range addrs {
+		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, uint16(port)).String()) //nolint:gosec // a port
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 // accept becomes the next connection of the job to an out port.
