@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -296,6 +297,9 @@ func (c *cloud) console(server string) string {
 	return answer.Output
 }
 
+// partitionName begins the names of all that belongs to a partition.
+var partitionName = regexp.MustCompile(`^swm-[0-9a-f]{8}-[0-9a-f]{4}-`)
+
 // TestNothingLeft looks at the whole cloud: nothing of Sky Port's may be in it.
 // It runs last.
 func TestNothingLeft(t *testing.T) {
@@ -304,7 +308,7 @@ func TestNothingLeft(t *testing.T) {
 		t.Skip("looks at the whole cloud, where others may be at work: SKYPORT_TEST_OPENSTACK_LEFT is not set")
 	}
 	left := c.things(func(t thing) bool {
-		return strings.HasPrefix(t.Name, "swm-") || strings.HasPrefix(t.Description, "skyport: ") || t.Metadata["skyport-owner"] != ""
+		return partitionName.MatchString(t.Name) || strings.HasPrefix(t.Description, "skyport: ") || t.Metadata["skyport-owner"] != ""
 	})
 	for _, one := range left {
 		t.Errorf("left: %s %s %s", one.kind, one.ID, one.Name)
