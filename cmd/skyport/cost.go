@@ -22,8 +22,11 @@ var costKeys = []struct {
 	by    skyport.CostBy
 	title string
 }{
-	{skyport.CostByAccount, "ACCOUNT"}, {skyport.CostByMonth, "MONTH"}, {skyport.CostBySite, "SITE"},
-	{skyport.CostByJob, "JOB"}, {skyport.CostByUser, "USER"},
+	{skyport.CostByAccount, "ACCOUNT"},
+	{skyport.CostByMonth, "MONTH"},
+	{skyport.CostBySite, "SITE"},
+	{skyport.CostByJob, "JOB"},
+	{skyport.CostByUser, "USER"},
 }
 
 func newCostCommand(a *app) *cobra.Command {

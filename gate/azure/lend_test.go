@@ -121,9 +121,13 @@ func TestLoans(t *testing.T) {
 func TestWrongLoans(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(*azure.Options){
-		"another's registry":  func(o *azure.Options) { o.Registries = []string{"labimages.azurecr.io.evil.test"} },
-		"a storage's name":    func(o *azure.Options) { o.Storages = []azure.Storage{{Name: "../x", Account: "labstore", Container: "reference"}} },
-		"a storage's account": func(o *azure.Options) { o.Storages = []azure.Storage{{Name: "x", Account: "evil.test/", Container: "reference"}} },
+		"another's registry": func(o *azure.Options) { o.Registries = []string{"labimages.azurecr.io.evil.test"} },
+		"a storage's name": func(o *azure.Options) {
+			o.Storages = []azure.Storage{{Name: "../x", Account: "labstore", Container: "reference"}}
+		},
+		"a storage's account": func(o *azure.Options) {
+			o.Storages = []azure.Storage{{Name: "x", Account: "evil.test/", Container: "reference"}}
+		},
 		"two of one name": func(o *azure.Options) {
 			o.Storages = []azure.Storage{{Name: "x", Account: "abc", Container: "abc"}, {Name: "x", Account: "abd", Container: "abc"}}
 		},

@@ -184,7 +184,8 @@ func TestPurses(t *testing.T) {
 	spent := func(amount float64) []cost.Sum {
 		return []cost.Sum{
 			{Key: "lab", Currency: "EUR", Amount: cost.MicrosOf(amount)},
-			{Key: "lab", Currency: "USD", Amount: 1e9}, {Key: "other", Currency: "EUR", Amount: 1e9},
+			{Key: "lab", Currency: "USD", Amount: 1e9},
+			{Key: "other", Currency: "EUR", Amount: 1e9},
 		}
 	}
 	running := *meter(1, 1)
@@ -199,24 +200,40 @@ func TestPurses(t *testing.T) {
 		says   string
 	}{
 		{
-			"fine", skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetMonth}, 79.99, nil, cost.Fine,
+			"fine",
+			skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetMonth},
+			79.99, nil, cost.Fine,
 			time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), "",
 		},
 		{
-			"warned", skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetTotal}, 80, nil, cost.Warned, time.Time{},
+			"warned",
+			skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetTotal},
+			80, nil, cost.Warned,
+			time.Time{},
 			"account lab has spent 80.00 of 100.00 EUR in all (80 %) of its budget; at 100 % new jobs are refused",
 		},
 		{
-			"used up", skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetTotal, EndJobs: true}, 100, nil, cost.UsedUp, time.Time{},
+			"used up",
+			skyport.Budget{Amount: 100, Currency: "EUR", Period: skyport.BudgetTotal, EndJobs: true},
+			100, nil, cost.UsedUp,
+			time.Time{},
 			"the budget of account lab is used up: it has spent 100.00 of 100.00 EUR in all (100 %)",
 		},
 		// 22 days and 12 hours of November at 1 an hour are 516.
 		{
-			"running, of this month only", skyport.Budget{Amount: 1000, Currency: "EUR", Period: skyport.BudgetMonth}, 0, []cost.Meter{running}, cost.Fine,
+			"running, of this month only",
+			skyport.Budget{Amount: 1000, Currency: "EUR", Period: skyport.BudgetMonth},
+			0,
+			[]cost.Meter{running},
+			cost.Fine,
 			time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), "",
 		},
 		{
-			"running to the next level", skyport.Budget{Amount: 520, Currency: "EUR", Period: skyport.BudgetMonth}, 0, []cost.Meter{running}, cost.Warned,
+			"running to the next level",
+			skyport.Budget{Amount: 520, Currency: "EUR", Period: skyport.BudgetMonth},
+			0,
+			[]cost.Meter{running},
+			cost.Warned,
 			after(4 * time.Hour), "account lab has spent 516.00 of 520.00 EUR this month (99 %) of its budget; at 100 % new jobs are refused",
 		},
 	} {
