@@ -78,6 +78,9 @@ func NewDocker(o DockerOptions) (*Docker, error) {
 	return d, nil
 }
 
+// Name tells its containers from those of others: it is their owner.
+func (d *Docker) Name() string { return d.owner }
+
 // Boot makes a partition of the machines of each size.
 func (d *Docker) Boot(ctx context.Context, machines []Machine) (map[string]Addresses, error) {
 	bySize := map[string][]Machine{}

@@ -251,6 +251,20 @@ func (e *Emulator) Evict(id string) error {
 	return nil
 }
 
+// ShutDown deallocates the virtual machine of a host name, as a schedule does.
+func (e *Emulator) ShutDown(host string) error {
+	e.mu.Lock()
+	found := e.list(0, func(r *resource) bool { return r.Kind == kindVM && r.State != "Deleting" && e.machine(r).Host == host })
+	e.mu.Unlock()
+	if len(found) == 0 {
+		return noResource(host)
+	}
+	if p := e.deallocate(e.ctx, found[0].ID, powerDeallocated); p != nil {
+		return p
+	}
+	return nil
+}
+
 // act is a POST upon a resource.
 // https://learn.microsoft.com/rest/api/compute/virtual-machines/deallocate
 func (e *Emulator) act(req *request, at, action string) (*response, error) {
