@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash faults bench bench-remote release clean help test-openstack
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote release clean help test-openstack
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -60,6 +60,11 @@ fuzz:
 crash: build
 	$(GO) test ./test/crash -count=1 -timeout 60m -v -run '^TestCrash$(if $(filter docker,$(SITE)),Remote)$$' \
 	  -kills $(or $(KILLS),$(if $(filter docker,$(SITE)),100,500)) $(if $(SEED),-seed $(SEED))
+
+## leaks: jobs come and go in an emulated cloud that errs while core and gate are killed: nothing is left; RUNS (default 1000), SEED
+leaks: build
+	$(GO) test ./test/leaks -count=1 -timeout 60m -parallel 4 -v -args -binary $(CURDIR)/bin/skyport \
+	  -runs $(or $(RUNS),1000) $(if $(SEED),-seed $(SEED))
 
 ## faults: what happens to links and nodes in life, at full length; needs root and a Docker engine
 faults: build

@@ -24,7 +24,7 @@ func TestNobodyComesBack(t *testing.T) {
 	h := open(t, &azuretest.Nothing{})
 	ctx := t.Context()
 	h.cloud.plantForeign()
-	job, err := h.user.Submit(ctx, client.Submission{Script: (&run{number: 0, nodes: 2, flavor: "Standard_D2s_v5"}).script(), Key: "absent"})
+	job, err := h.user.Submit(ctx, client.Submission{Script: (&run{nodes: 2, cpus: 2}).script(), Key: "absent"})
 	if err != nil {
 		t.Fatal(err)
 	}

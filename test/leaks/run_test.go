@@ -29,10 +29,10 @@ const (
 type run struct {
 	number, batch int
 
-	nodes  int
-	spot   bool
-	flavor string
-	start  time.Duration // after the batch's
+	nodes int
+	spot  bool
+	cpus  int           // of each node, all that it has: jobs share no partition
+	start time.Duration // after the batch's
 
 	kill      victim
 	killAt    stage
@@ -63,9 +63,9 @@ func drawRun(number, batch, size int, works bool) *run {
 	random := chance(1000 + number)
 	r := &run{
 		number: number, batch: batch, works: works, nodes: 1 + random.IntN(3), spot: random.IntN(4) == 0,
-		flavor: fmt.Sprintf("Standard_D%ds_v5", []int{2, 4, 8, 16}[random.IntN(4)]),
-		start:  time.Duration(random.IntN(600)) * time.Millisecond,
-		purge:  random.IntN(6) == 0,
+		cpus:  []int{2, 4, 8, 16}[random.IntN(4)],
+		start: time.Duration(random.IntN(600)) * time.Millisecond,
+		purge: random.IntN(6) == 0,
 	}
 	moment := func(stages []stage, most time.Duration) (stage, time.Duration) {
 		return stages[random.IntN(len(stages))], time.Duration(random.Int64N(int64(most)))
@@ -86,13 +86,13 @@ func drawRun(number, batch, size int, works bool) *run {
 		r.fault, r.faultIs = &rule, story
 	}
 	if works {
-		r.nodes, r.spot, r.flavor, r.purge = 1, false, "Standard_D2s_v5", false
+		r.nodes, r.spot, r.cpus, r.purge = 1, false, 2, false
 	}
 	return r
 }
 
 func (r *run) String() string {
-	said := []string{fmt.Sprintf("run %d of batch %d: %d nodes %s", r.number, r.batch, r.nodes, r.flavor)}
+	said := []string{fmt.Sprintf("run %d of batch %d: %d nodes of %d CPUs", r.number, r.batch, r.nodes, r.cpus)}
 	if r.spot {
 		said = append(said, "spot")
 	}
@@ -122,8 +122,8 @@ func (r *run) tell(format string, args ...any) {
 
 // script is the job's. Nobody runs it where machines are nothing.
 func (r *run) script() []byte {
-	text := fmt.Sprintf("#!/bin/sh\n#SWM name leaks-%d\n#SWM site %s\n#SWM flavor %s\n#SWM nodes %d\n#SWM cpus 1\n#SWM memory 64M\n#SWM retries 9\n",
-		r.number, siteName, r.flavor, r.nodes)
+	text := fmt.Sprintf("#!/bin/sh\n#SWM name leaks-%d\n#SWM site %s\n#SWM flavor Standard_D%ds_v5\n#SWM nodes %d\n#SWM cpus %d\n#SWM memory 64M\n#SWM retries 9\n",
+		r.number, siteName, r.cpus, r.nodes, r.cpus)
 	if r.spot {
 		text += "#SWM spot yes\n"
 	}
@@ -141,9 +141,11 @@ func (h *house) live(ctx context.Context, r *run) error {
 	}
 	r.id = job.ID
 	r.tell("submitted as job %s", r.id)
+	over, stop := context.WithCancel(ctx)
 	var trouble sync.WaitGroup
 	defer trouble.Wait()
-	trouble.Go(func() { h.strike(ctx, r) })
+	defer stop()
+	trouble.Go(func() { h.strike(over, r) })
 	if !r.works {
 		if err := h.end(ctx, r); err != nil {
 			return err
@@ -158,8 +160,8 @@ func (h *house) strike(ctx context.Context, r *run) {
 		return
 	}
 	most := patience
-	if r.works {
-		most = goneLimit
+	if r.works { // a boot takes its time
+		most = time.Minute
 	}
 	if !until(ctx, most, func() bool { return h.cloud.reached(r.id, r.killAt) }) {
 		r.tell("stage %s does not come", r.killAt)
