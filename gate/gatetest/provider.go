@@ -144,6 +144,16 @@ func (p *Provider) BreakBy(id skyport.PartitionID, code skyport.Code, details st
 	}
 }
 
+// Say lets a partition tell what is going on, in its state.
+func (p *Provider) Say(id skyport.PartitionID, details string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part, ok := p.partitions[id]; ok {
+		part.status.Details = details
+		p.notify()
+	}
+}
+
 // Calls tells how often a method was called.
 func (p *Provider) Calls(method string) int {
 	p.mu.Lock()

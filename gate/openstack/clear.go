@@ -28,20 +28,40 @@ func (s *site) Extend(ctx context.Context, id skyport.PartitionID, until time.Ti
 	if v.empty() {
 		return fmt.Errorf("partition %s: %w", id.Short(), gate.ErrNotFound)
 	}
-	return atATime(s.retag(ctx, se, v, cloud.TagDeleteAt, until.UTC().Truncate(time.Second).Format(time.RFC3339)))
+	end := until.UTC().Truncate(time.Second).Format(time.RFC3339)
+	bearer := v.bearer()
+	if err := atATime(s.retag(ctx, se, bearer, cloud.TagDeleteAt, end)); err != nil || bearer == v {
+		return err
+	}
+	// The latest end counts: from here on it only makes the tags agree, which is
+	// not worth the patience of a cloud that is busy.
+	ctx, cancel := context.WithTimeout(ctx, agreeLimit)
+	defer cancel()
+	if err := atATime(s.retag(ctx, se, v, cloud.TagDeleteAt, end)); err != nil {
+		s.log.DebugContext(ctx, "some tags tell an older end of the lease", "partition", id, "error", err)
+	}
+	return nil
 }
 
-// Condemn marks a partition as one to be removed: in its security group, which
-// goes last, or in what else there is.
+const agreeLimit = 10 * time.Second
+
+// Condemn marks a partition as one to be removed.
 func (s *site) Condemn(ctx context.Context, id skyport.PartitionID) error {
 	se, v, err := s.reach(ctx, id)
 	if err != nil || v.empty() {
 		return err
 	}
-	if groups := v.things[kindGroup]; len(groups) > 0 {
-		v = &inventory{things: map[*kind][]thing{kindGroup: groups}}
+	return atATime(s.retag(ctx, se, v.bearer(), cloud.TagCondemned, "yes"))
+}
+
+// bearer is what carries a partition's marks: its security group, which goes last, or what else
+// there is while that is missing.
+func (v *inventory) bearer() *inventory {
+	groups := v.things[kindGroup]
+	if len(groups) == 0 {
+		return v
 	}
-	return atATime(s.retag(ctx, se, v, cloud.TagCondemned, "yes"))
+	return &inventory{things: map[*kind][]thing{kindGroup: groups}}
 }
 
 func (s *site) reach(ctx context.Context, id skyport.PartitionID) (*session, *inventory, error) {

@@ -106,7 +106,7 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 			return p.failPastDeadline(ctx, fmt.Errorf("create at site %s: %w", row.Site, err))
 		}
 	}
-	version := ""
+	version, told := "", ""
 	for {
 		if ctx.Err() != nil {
 			return p.failPastDeadline(ctx, ctx.Err())
@@ -122,6 +122,11 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 		switch status.State {
 		case gate.StateFailed, gate.StateDeleting:
 			return p.refused(ctx, row, status.Code, "the site could not bring up the nodes: "+status.Details)
+		case gate.StateCreating:
+			if status.Details != "" && status.Details != told {
+				told = status.Details
+				p.note(ctx, skyport.PartitionCreating, told)
+			}
 		case gate.StateBooting:
 			if p.current().State == skyport.PartitionCreating {
 				err = p.move(ctx, skyport.PartitionCreating, skyport.PartitionBooting, skyport.DetailsPartitionSpawned, withNodes(status.Nodes))
@@ -403,7 +408,7 @@ func (p *partition) move(ctx context.Context, from, to skyport.PartitionState, d
 	})
 }
 
-// note tells of trouble in a state, if that is still the state.
+// note tells how it goes in a state, if that is still the state.
 func (p *partition) note(ctx context.Context, state skyport.PartitionState, details string) {
 	err := p.update(ctx, state, func(tx *store.Tx, row *skyport.Partition) error {
 		if err := tx.MovePartition(row, state, details); err != nil {

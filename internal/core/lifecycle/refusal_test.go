@@ -108,3 +108,19 @@ func TestTakenBack(t *testing.T) {
 		h.nothingIsLeft()
 	}
 }
+
+// What the site is at is told where people look: on the job that waits for it.
+func TestProgressOfACreationIsTold(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(h *house) { h.newborn = endsAtOnce })
+	h.site.Stall(true)
+	id := h.submit(skyport.Request{})
+	h.until("it is being created", func() bool { return h.inState(skyport.PartitionCreating) == 1 && h.site.Calls("Create") > 0 })
+	for _, step := range []string{"made the network", "made 1 of 1 servers"} {
+		h.site.Say(h.job(id).Partition, step)
+		h.until(step, func() bool { return strings.Contains(h.job(id).Details, step) })
+	}
+	h.site.Stall(false)
+	h.comesTo(id, skyport.JobFinished)
+	h.nothingIsLeft()
+}
