@@ -55,7 +55,9 @@ func newWorld(t *testing.T, machines azuretest.Machines) *world {
 	t.Helper()
 	e, err := azuretest.New(azuretest.Options{
 		Machines: machines, Seed: *seed,
-		Latency: 30 * time.Millisecond, Boot: 100 * time.Millisecond, Removal: 100 * time.Millisecond, RetryAfter: 100 * time.Millisecond,
+		Latency: 30 * time.Millisecond, Boot: 100 * time.Millisecond, RetryAfter: 100 * time.Millisecond,
+		// Longer than it takes to look after core has said that all is gone: who only asks for a removal is found out.
+		Removal: time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
