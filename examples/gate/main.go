@@ -41,7 +41,7 @@ func serve(ctx context.Context, spool, dir, listen string) error {
 	if err != nil {
 		return fmt.Errorf("the gate's certificate, which skyport setup makes: %w", err)
 	}
-	chain, err := os.ReadFile(filepath.Join(spool, "secure/cluster/ca-chain-cert.pem")) //nolint:gosec // the caller's own
+	chain, err := os.ReadFile(filepath.Join(spool, "secure/cluster/ca-chain-cert.pem"))
 	if err != nil {
 		return fmt.Errorf("the authority that signed core's certificate: %w", err)
 	}

@@ -35,6 +35,9 @@ func (p *provider) path(id skyport.PartitionID) string {
 	return filepath.Join(p.dir, filepath.Base(string(id)))
 }
 
+// node is where the node lives.
+func (p *provider) node(id skyport.PartitionID) string { return filepath.Join(p.path(id), "node") }
+
 func (p *provider) read(id skyport.PartitionID) (r record, err error) {
 	text, err := os.ReadFile(filepath.Join(p.path(id), alive))
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,58 +81,45 @@ KbdInteractiveAuthentication no
 Subsystem sftp internal-sftp
 `
 
-// prepare writes all that the nodes need, and the record last.
+// prepare writes all that the node needs, and the record last.
 func (p *provider) prepare(ctx context.Context, spec gate.PartitionSpec) (record, error) {
-	if len(spec.Nodes) > most {
-		return record{}, never(skyport.CodeNoCapacity, "site %s has %d nodes", site, most)
-	}
 	me, err := user.Current()
 	if err != nil {
 		return record{}, fmt.Errorf("partition %s: %w", spec.ID, err)
 	}
-	spec.UserData = nil // nothing boots here
-	r := record{Spec: spec, Created: time.Now().UTC().Truncate(time.Second)}
-	keys := strings.Join(spec.Keys, "\n") + "\n"
+	dir := p.node(spec.ID)
 	place := fnv.New32a()
 	_, _ = place.Write([]byte(spec.ID)) // never fails
-	for i, name := range spec.Nodes {
-		dir := filepath.Join(p.path(spec.ID), "nodes", fmt.Sprint(i))
-		address := fmt.Sprintf("127.%d.%d.%d", 64+byte(place.Sum32())%128, byte(place.Sum32()>>8), 10+i)
-		err := os.RemoveAll(dir) // of a creation that was cut off
-		if err == nil {
-			err = os.MkdirAll(dir, 0o700)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "authorized_keys"), []byte(keys), 0o600)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "sshd_config"), fmt.Appendf(nil, serverConfig, address, dir), 0o600)
-		}
-		if err == nil {
-			err = run(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", filepath.Join(dir, "host_key"))
-		}
-		public, err2 := os.ReadFile(filepath.Join(dir, "host_key.pub"))
-		if err := errors.Join(err, err2); err != nil {
-			return record{}, fmt.Errorf("partition %s: %w", spec.ID, err)
-		}
-		node := skyport.Node{Name: name, Role: skyport.RoleCompute, Address: address, HostKey: strings.TrimSpace(string(public))}
-		if i == 0 {
-			node.Role = skyport.RoleMain
-		}
-		node.Endpoint = "ssh://" + me.Username + "@" + address + ":2222" + dir
-		r.Nodes = append(r.Nodes, node)
+	address := fmt.Sprintf("127.%d.%d.%d", 64+place.Sum32()%128, (place.Sum32()>>8)%256, 1+(place.Sum32()>>16)%250)
+	if err = os.RemoveAll(dir); err == nil { // of a creation that was cut off
+		err = os.MkdirAll(dir, 0o700)
 	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "authorized_keys"), []byte(strings.Join(spec.Keys, "\n")+"\n"), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "sshd_config"), fmt.Appendf(nil, serverConfig, address, dir), 0o600)
+	}
+	if err == nil {
+		err = run(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", filepath.Join(dir, "host_key"))
+	}
+	public, err2 := os.ReadFile(filepath.Join(dir, "host_key.pub"))
+	if err := errors.Join(err, err2); err != nil {
+		return record{}, fmt.Errorf("partition %s: %w", spec.ID, err)
+	}
+	spec.UserData = nil // nothing boots here
+	r := record{Spec: spec, Created: time.Now().UTC().Truncate(time.Second), Nodes: []skyport.Node{{
+		Name: spec.Nodes[0], Role: skyport.RoleMain, Address: address, HostKey: strings.TrimSpace(string(public)),
+		Endpoint: "ssh://" + me.Username + "@" + address + ":2222" + dir,
+	}}}
 	return r, p.write(r)
 }
 
-// start starts the SSH servers, which go on when the gate ends.
+// start starts the SSH server, which goes on when the gate ends.
 func (p *provider) start(ctx context.Context, r record) error {
-	for i := range r.Nodes {
-		config := filepath.Join(p.path(r.Spec.ID), "nodes", fmt.Sprint(i), "sshd_config")
-		if len(running(filepath.Dir(config))) > 0 {
-			continue
-		}
-		if err := run(ctx, "/usr/sbin/sshd", "-f", config); err != nil {
+	dir := p.node(r.Spec.ID)
+	if len(running(dir)) == 0 {
+		if err := run(ctx, "/usr/sbin/sshd", "-f", filepath.Join(dir, "sshd_config")); err != nil {
 			return fmt.Errorf("partition %s: %w", r.Spec.ID, err)
 		}
 	}
@@ -153,11 +143,8 @@ func (p *provider) status(r record) gate.PartitionStatus {
 		s.State = gate.StateDeleting
 	case !r.Started:
 		s.State = gate.StateCreating
-	}
-	for i := range r.Nodes {
-		if s.State == gate.StateUp && len(running(filepath.Join(p.path(r.Spec.ID), "nodes", fmt.Sprint(i)))) == 0 {
-			s.State, s.Details = gate.StateFailed, "the SSH server of "+r.Nodes[i].Name+" does not run any more"
-		}
+	case len(running(p.node(r.Spec.ID))) == 0:
+		s.State, s.Details = gate.StateFailed, "its SSH server does not run any more"
 	}
 	return s
 }

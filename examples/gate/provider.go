@@ -13,7 +13,7 @@ import (
 	"github.com/openworkload/skyport/gate"
 )
 
-const site, most = "example", 4 // its name, and how many nodes there may be
+const site = "example"
 
 // provider keeps a directory for each partition. Its record is written before
 // anything is started, and says, renamed, that the partition is being removed:
@@ -29,7 +29,7 @@ func (p *provider) Kind() string { return "example" }
 func (p *provider) Sites(context.Context) ([]skyport.Site, error) {
 	return []skyport.Site{{
 		ID: gate.StableID("example", site), Name: site, Kind: "example", DefaultFlavor: "small", DefaultImage: "host",
-		Limits: skyport.Limits{Nodes: most},
+		Limits: skyport.Limits{Nodes: 4},
 	}}, nil
 }
 
@@ -66,6 +66,8 @@ func (p *provider) Create(ctx context.Context, spec gate.PartitionSpec) error {
 		return never(skyport.CodeUnknownFlavor, "site %s has no flavor %q", site, spec.Flavor)
 	case spec.Image != "" && spec.Image != "host":
 		return never(skyport.CodeUnknownImage, "site %s has no image %q", site, spec.Image)
+	case len(spec.Nodes) != 1:
+		return never(skyport.CodeUnsatisfiable, "site %s has no partitions of several nodes", site)
 	case spec.Spot:
 		return never(skyport.CodeUnsupported, "site %s has no spot nodes", site)
 	}
@@ -111,7 +113,7 @@ func (p *provider) List(_ context.Context, _, owner string) (all []gate.Partitio
 			all = append(all, p.status(r))
 		}
 	}
-	return all, err //nolint:wrapcheck // a pattern of ours
+	return all, err
 }
 
 func (p *provider) Extend(_ context.Context, _ string, id skyport.PartitionID, until time.Time) error {
@@ -136,7 +138,7 @@ func (p *provider) Delete(ctx context.Context, _ string, id skyport.PartitionID)
 		err = kill(ctx, dir)
 	}
 	if err == nil {
-		err = os.RemoveAll(filepath.Join(dir, "nodes"))
+		err = os.RemoveAll(p.node(id))
 	}
 	if err == nil {
 		err = os.RemoveAll(dir) // with the record, which goes last

@@ -17,6 +17,7 @@ func TestProvider(t *testing.T) {
 		open := func(*testing.T) gate.Provider { return &provider{dir: dir} }
 		return gatetest.Fixture{
 			Provider: open(t),
+			Nodes:    1,    // in one partition
 			Remake:   open, // the gate was killed and starts again
 			Left:     func(*testing.T) []string { return left(t, dir) },
 		}
