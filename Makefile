@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote release clean help test-openstack
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote bench-cloud release clean help test-openstack
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -56,10 +56,10 @@ golden:
 fuzz:
 	@bash test/fuzz.sh $(or $(FUZZTIME),30s)
 
-## crash: kill -9 everything at every stage; KILLS (default 500), SEED; SITE=docker: on nodes reached by SSH (default 100)
+## crash: kill -9 everything at every stage; KILLS (default 500), SEED; SITE=docker, SITE=azure: on nodes reached by SSH (default 100)
 crash: build
-	$(GO) test ./test/crash -count=1 -timeout 60m -v -run '^TestCrash$(if $(filter docker,$(SITE)),Remote)$$' \
-	  -kills $(or $(KILLS),$(if $(filter docker,$(SITE)),100,500)) $(if $(SEED),-seed $(SEED))
+	$(GO) test ./test/crash -count=1 -timeout 60m -v -run '^TestCrash$(if $(filter docker,$(SITE)),Remote)$(if $(filter azure,$(SITE)),Azure)$$' \
+	  -kills $(or $(KILLS),$(if $(filter docker azure,$(SITE)),100,500)) $(if $(SEED),-seed $(SEED))
 
 ## leaks: jobs come and go in an emulated cloud that errs while core and gate are killed: nothing is left; RUNS (default 1000), SEED
 leaks: build
@@ -77,6 +77,10 @@ bench: build
 ## bench-remote: nodes over SSH, on loopback and at 50 ms, against scp, rsync and ssh -L
 bench-remote: build
 	$(GO) run ./bench -remote
+
+## bench-cloud: what is added to a cloud's own time, against the emulator of Azure; a part needs a Docker engine
+bench-cloud: build
+	$(GO) run ./bench -cloud
 
 ## release: static binaries with checksums in dist/
 release: worker

@@ -49,6 +49,7 @@ func main() {
 		return nil
 	})
 	remote := flag.Bool("remote", false, "measure nodes that are reached by SSH: "+strings.Join(namesOf(remoteMeasurements), ", "))
+	cloud := flag.Bool("cloud", false, "measure what is added to a cloud's own time: "+strings.Join(namesOf(cloudMeasurements), ", "))
 	mib := flag.Int64("mib", 0, "size of the large file in `MIB`; 0: 2048, with -short 8")
 	files := flag.Int("files", 0, "`NUMBER` of small files; 0: 10000, with -short 100")
 	rounds := flag.Int("rounds", 0, "`TIMES` that what is compared takes turns; 0: 3, with -short 1")
@@ -74,15 +75,20 @@ func main() {
 		size.rounds = *rounds
 	}
 	what := measurements
-	if *remote {
+	switch {
+	case *remote:
 		what = remoteMeasurements
+	case *cloud:
+		what = cloudMeasurements
 	}
 	if err := run(ctx, setting{program: *binary, dir: *dir, out: *out, only: only, short: *short, size: size, what: what}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func names() []string { return append(namesOf(measurements), namesOf(remoteMeasurements)...) }
+func names() []string {
+	return slices.Concat(namesOf(measurements), namesOf(remoteMeasurements), namesOf(cloudMeasurements))
+}
 
 func namesOf(measurements []measurement) (list []string) {
 	for _, m := range measurements {
@@ -126,16 +132,22 @@ type sizes struct {
 	running       int           // of them run, on as many nodes
 	cut           time.Duration // of a link
 	many          int           // nodes of one partition
+	creates       int           // partitions of a cloud, one after another
+	lives         int           // whole lives on a cloud's machines
+	partitions    int           // at once
+	lists         int           // of a catalogue
 }
 
 var (
 	full = sizes{
 		submitFor: 5 * time.Second, warm: 200, cold: 30, jobs: 1000, stored: 100_000, reads: 31, starts: 7,
 		rounds: 3, big: 2 << 30, files: 10_000, echoes: 5000, stream: 1 << 30, active: 1000, running: 50, cut: 20 * time.Second, many: 50,
+		creates: 20, lives: 5, partitions: 100, lists: 100,
 	}
 	small = sizes{
 		submitFor: 200 * time.Millisecond, warm: 3, cold: 2, jobs: 10, stored: 1000, reads: 3, starts: 1,
 		rounds: 1, big: 8 << 20, files: 100, echoes: 50, stream: 8 << 20, active: 20, running: 3, cut: time.Second, many: 3,
+		creates: 1, lives: 1, partitions: 3, lists: 3,
 	}
 )
 

@@ -17,9 +17,9 @@ import (
 )
 
 var (
-	kills  = flag.Int("kills", 0, "how often something is killed; 0: 40 times, on remote nodes 10 times")
+	kills  = flag.Int("kills", 0, "how often something is killed; 0: 40 times, on remote nodes 10 times, on those of a cloud 6 times")
 	seed   = flag.Uint64("seed", 0, "what chance is made of; 0: the clock")
-	flight = flag.Int("flight", 0, "jobs that are under way at once; 0: 6, on remote nodes 3")
+	flight = flag.Int("flight", 0, "jobs that are under way at once; 0: 6, on remote nodes 3, on those of a cloud 2")
 	pace   = flag.Duration("pace", 1200*time.Millisecond, "longest pause between two kills")
 )
 
@@ -32,6 +32,12 @@ func TestCrash(t *testing.T) {
 func TestCrashRemote(t *testing.T) {
 	image := node.Ensure(t)
 	live(t, cmp.Or(*kills, 10), cmp.Or(*flight, 3), func(h *house) site { return newRemote(h, image) })
+}
+
+// TestCrashAzure is the crash matrix of nodes that a cloud makes.
+func TestCrashAzure(t *testing.T) {
+	image := node.Ensure(t)
+	live(t, cmp.Or(*kills, 6), cmp.Or(*flight, 2), func(h *house) site { return newAzure(h, image) })
 }
 
 // live opens a house at a site, kills so often, and looks what has become of it.

@@ -103,9 +103,12 @@ func (h *house) path(parts ...string) string {
 }
 
 // build makes skyport with the worker of these sources inside, whatever lies
-// where make build puts it.
+// where make build puts it, unless SKYPORT_BINARY names one.
 func build(t *testing.T, dir string) string {
 	t.Helper()
+	if path := os.Getenv("SKYPORT_BINARY"); path != "" {
+		return path
+	}
 	_, here, _, _ := runtime.Caller(0)
 	top := filepath.Join(filepath.Dir(here), "..", "..")
 	worker, err := os.ReadFile(workertest.Build(t))
@@ -135,7 +138,7 @@ func build(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "skyport")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./cmd/skyport")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./cmd/skyport")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

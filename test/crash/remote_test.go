@@ -22,6 +22,8 @@ type remote struct {
 	h      *house
 	image  string
 	ledger *ledgerServer
+	owns   string                  // owner of the nodes at the engine; empty: the house
+	end    func(node string) error // ends a node as its site does when it breaks; nil: by the engine
 
 	mu     sync.Mutex
 	deaths []*death
@@ -94,8 +96,11 @@ func (r *remote) strike(ctx context.Context, who victim, random *rand.Rand) bool
 		})
 	case aNode:
 		return anyOf(func(node string) bool {
-			r.dies(node, who)
-			_, err := docker(ctx, "kill", node)
+			d := r.dies(node, who)
+			err := r.kill(ctx, node)
+			if err != nil && r.end != nil {
+				r.lives(d, false, 0)
+			}
 			return err == nil // it may be gone already
 		})
 	case aBoot:
@@ -115,9 +120,22 @@ func (r *remote) strike(ctx context.Context, who victim, random *rand.Rand) bool
 		}
 	}
 	if who == machine && len(nodes) > 0 {
-		_, _ = docker(ctx, append([]string{"kill"}, nodes...)...) // those that are gone already are named
+		_ = r.kill(ctx, nodes...) // those that are gone already are named
 	}
 	return len(nodes) > 0
+}
+
+// kill ends nodes.
+func (r *remote) kill(ctx context.Context, nodes ...string) error {
+	if r.end == nil {
+		_, err := docker(ctx, append([]string{"kill"}, nodes...)...)
+		return err
+	}
+	var errs []error
+	for _, node := range nodes {
+		errs = append(errs, r.end(node))
+	}
+	return errors.Join(errs...)
 }
 
 // nodes are the names of the nodes that run.
@@ -170,8 +188,8 @@ func (r *remote) causes(a *skyport.Attempt) (causes []death) {
 // reasons are words of which each reason of a loss has one.
 var reasons = map[victim][]string{
 	aShim:   {"vanished"},
-	aNode:   {"killed by signal 9"},
-	machine: {"killed by signal 9"},
+	aNode:   {"killed by signal 9", "was shut down"},
+	machine: {"killed by signal 9", "was shut down"},
 	aBoot:   {"booted", "the node ended it", "powered off", "has ended", "killed by signal"},
 }
 
@@ -325,6 +343,9 @@ const (
 
 // owner is the tag that all of the house's nodes carry.
 func (r *remote) owner() string {
+	if r.owns != "" {
+		return r.owns
+	}
 	text, err := os.ReadFile(r.h.layout.OwnerFile())
 	if err != nil {
 		r.h.t.Error(err)
