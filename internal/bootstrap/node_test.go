@@ -137,7 +137,7 @@ func TestNodes(t *testing.T) {
 		"id -nG":                                             "skyport docker",
 		"ls /etc/ssh/ssh_host_*_key":                         "/etc/ssh/ssh_host_ed25519_key",
 		"sudo -n true 2>&1 | grep -c required":               "1",
-		"sudo -n /usr/local/sbin/skyport-node 2>&1; echo $?": "skyport-node: usage: skyport-node join NAME | mount | registry-ca HOST\n1",
+		"sudo -n /usr/local/sbin/skyport-node 2>&1; echo $?": "skyport-node: usage: skyport-node join NAME | mount | registry-ca HOST | mount-storage NAME | unmount-storage NAME\n1",
 	} {
 		if out, err := n.ssh(0, "", command); err != nil || out != want {
 			t.Errorf("%s: %q, %v, not %q", command, out, err, want)
@@ -174,6 +174,7 @@ func TestNodes(t *testing.T) {
 		out != strings.TrimSpace(ca) {
 		t.Errorf("registry-ca: %q, %v", out, err)
 	}
+	n.storage(node)
 	main, address := n.config.Nodes[0], n.addresses[0]
 	for _, bad := range []struct{ command, stdin string }{
 		{"registry-ca ../x", ca},
@@ -188,10 +189,73 @@ func TestNodes(t *testing.T) {
 		{"join " + main, address + " " + main + " localhost"},
 		{"join " + main, "$(reboot) " + main},
 		{"shell", ""},
+		{"mount-storage ../x", grant},
+		{"mount-storage a/b", grant},
+		{"mount-storage -x", grant},
+		{"mount-storage Good", grant},
+		{"mount-storage ''", grant},
+		{"mount-storage \"$(printf 'a\\nb')\"", grant},
+		{"mount-storage good", "account labstore\n"},
+		{"mount-storage good", strings.Replace(grant, "https", "http", 1)},
+		{"mount-storage good", strings.Replace(grant, "core.windows.net", "core.windows.net/../x", 1)},
+		{"mount-storage good", strings.Replace(grant, "sp=rl", "sp=rl'\nfoo: '", 1)},
+		{"mount-storage good", grant + "sas more\n"},
+		{"mount-storage good", strings.Replace(grant, "reference", "absent", 1)},
+		{"unmount-storage ../shared", ""},
+		{"unmount-storage ''", ""},
 	} {
 		if out, err := n.ssh(0, bad.stdin+"\n", node+bad.command); err == nil {
 			t.Errorf("%s with %q: no error: %s", bad.command, bad.stdin, out)
 		}
+	}
+}
+
+// grant is what opens a container of blobs.
+const grant = "account labstore\ncontainer reference\nendpoint https://labstore.blob.core.windows.net\nsas sp=rl&se=2030-01-01T00%3A00%3A00Z&sig=c2VjcmV0%3D\n"
+
+// blobfuse stands in for blobfuse2: it has the containers as directories.
+const blobfuse = `#!/bin/sh
+set -e
+echo "$*" >>/run/blobfuse.calls
+[ "$1" = mount ]
+[ "$(stat -c '%a %U' "${3#--config-file=}")" = '600 root' ]
+from=/srv/blobs/$(sed -n "s/^  container: '\(.*\)'/\1/p" "${3#--config-file=}")
+[ -d "$from" ] || { echo "Error: cannot authenticate with ?sp=rl&sig=c2VjcmV0%3D" >&2; exit 1; }
+mount --bind "$from" "$2"
+`
+
+// storage mounts a container of blobs by the command of the node.
+func (n *nodes) storage(node string) {
+	n.t.Helper()
+	name := n.config.Nodes[0]
+	for _, step := range []struct{ stdin, command string }{
+		{blobfuse, "cat >/usr/bin/blobfuse2 && chmod 0755 /usr/bin/blobfuse2"},
+		{"", "mkdir -p /srv/blobs/reference && echo genome >/srv/blobs/reference/file"},
+	} {
+		if out, err := docker(n.t, []byte(step.stdin), "exec", "-i", name, "sh", "-c", step.command); err != nil {
+			n.t.Fatalf("%s: %v: %s", step.command, err, out)
+		}
+	}
+	for _, step := range []struct{ stdin, command, want string }{
+		{grant, node + "mount-storage refdata", ""},
+		{"", "cat /srv/skyport/storage/refdata/file", "genome"},
+		{"", "touch /srv/skyport/storage/refdata/new 2>&1 | grep -o 'Read-only file system'", "Read-only file system"},
+		{"", "cat /run/skyport/storage/refdata.yaml 2>&1 | grep -o 'Permission denied'", "Permission denied"},
+		{strings.Replace(grant, "c2VjcmV0", "YW5vdGhlcg", 1), node + "mount-storage refdata && grep -c . /run/blobfuse.calls", "1"}, // there already
+		{
+			strings.Replace(grant, "reference", "absent", 1), node + "mount-storage other 2>&1 | grep -o 'absent of .*'",
+			"absent of the storage account labstore cannot be mounted: Error: cannot authenticate with ?sp=rl&sig=...",
+		},
+		{"", node + "unmount-storage refdata; ls /srv/skyport/storage", ""},
+		{"", node + "unmount-storage refdata", ""},
+	} {
+		if out, err := n.ssh(0, step.stdin, step.command); err != nil || out != step.want {
+			n.t.Errorf("%s: %q, %v, want %q", step.command, out, err, step.want)
+		}
+	}
+	config, err := docker(n.t, nil, "exec", name, "sh", "-c", "ls -A /run/skyport/storage /var/cache/skyport; cat /run/blobfuse.calls")
+	if err != nil || strings.Contains(config, "refdata.yaml:") || strings.Contains(config, "sig=") || !strings.Contains(config, "--read-only --allow-other") {
+		n.t.Errorf("left on the node: %s, %v", config, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 
@@ -21,7 +22,7 @@ func check(spec protocol.RunSpec) error {
 			return skyport.Errorf(skyport.CodeInvalid, "%s %q leads out of the work directory", what, skyport.Abbreviate(path, 200))
 		}
 	}
-	if err := checkEnv(spec.Env); err != nil {
+	if err := errors.Join(checkEnv(spec.Env), checkStorage(spec)); err != nil {
 		return err
 	}
 	for _, p := range spec.Peers {

@@ -134,6 +134,7 @@ func (r *run) remove(ctx context.Context) error {
 			return err
 		}
 	}
+	r.releaseStorage(ctx)
 	if err := r.inputs.Close(); err != nil {
 		r.log.Warn("close the inputs", "error", err)
 	}

@@ -62,9 +62,12 @@ func (r *run) prepare(ctx context.Context) error {
 	defer cancel()
 	prepared := make(chan error, 1)
 	go func() {
-		err := r.w.runtime.Prepare(preparing, r.rt, func(details string) {
-			r.change(func(s *protocol.RunStatus) { s.Details = details })
-		})
+		err := r.mountStorage(preparing)
+		if err == nil {
+			err = r.w.runtime.Prepare(preparing, r.rt, func(details string) {
+				r.change(func(s *protocol.RunStatus) { s.Details = details })
+			})
+		}
 		if err == nil {
 			err = r.awaitShared(preparing)
 		}
@@ -92,15 +95,17 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 }
 
-// forgetLogins removes what only the image was needed for.
+// forgetLogins removes what was needed only for the image and the storage.
 func (r *run) forgetLogins() error {
 	select {
 	case <-r.w.ctx.Done():
 		return nil // the next worker may need them
 	default:
 	}
-	if err := os.Remove(r.path(loginsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("forget the registries' logins: %w", err)
+	for _, name := range []string{loginsFile, storageFile} {
+		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget what opens registries and storages: %w", err)
+		}
 	}
 	return nil
 }

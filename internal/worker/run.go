@@ -83,11 +83,14 @@ func (w *Worker) makeRun(spec protocol.RunSpec) error {
 	if err != nil {
 		return diskError("make run "+spec.Run, err)
 	}
-	logins := spec.Registries
-	spec.Registries = nil
+	logins, storage := spec.Registries, spec.Storage
+	spec.Registries, spec.Storage = nil, nil
 	data, err := json.Marshal(spec)
 	if err == nil && len(logins) > 0 {
 		err = shim.Write(dir, loginsFile, logins)
+	}
+	if err == nil && storage != nil {
+		err = shim.Write(dir, storageFile, storage)
 	}
 	if err == nil {
 		err = errors.Join(

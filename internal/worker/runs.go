@@ -92,6 +92,7 @@ func (w *Worker) put(spec protocol.RunSpec) (*run, error) {
 func same(a, b protocol.RunSpec) bool {
 	a.Start, b.Start = false, false
 	a.Registries, b.Registries = nil, nil
+	a.Storage, b.Storage = nil, nil
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/openworkload/skyport/internal/worker/protocol"
+	noderuntime "github.com/openworkload/skyport/internal/worker/runtime"
 	"github.com/openworkload/skyport/internal/worker/task"
 )
 
@@ -130,6 +131,9 @@ func (r *run) environment() map[string]string {
 	}
 	hosts := filepath.Join(r.rt.Task, task.HostFile)
 	env[task.HostFileEnv] = hosts
+	if name := r.spec.Request.Storage; name != "" {
+		env[storageEnv] = noderuntime.StorageDir(name)
+	}
 	if len(r.spec.Peers) < 2 {
 		return env
 	}

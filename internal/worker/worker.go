@@ -71,6 +71,8 @@ type Worker struct {
 	mu     sync.Mutex
 	byName map[string]*run
 	making map[string]*sync.Mutex // one request at a time makes or removes a run
+
+	storage sync.Mutex // while a storage is mounted or unmounted
 }
 
 // Open takes possession of a worker's directory and carries on with the runs

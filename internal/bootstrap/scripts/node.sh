@@ -8,12 +8,15 @@
 #                                   kernel can. Prints "nfs" if this node can export or mount.
 #   skyport-node mount              mounts the shared directory of main by NFS
 #   skyport-node registry-ca HOST   stdin: certificates that the engine trusts HOST by
+#   skyport-node mount-storage NAME    stdin: "account X", "container X", "endpoint URL", "sas X", a line
+#                                   each; mounts that container of blobs read-only for everybody on the node
+#   skyport-node unmount-storage NAME
 set -u
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
 umask 022
-user=skyport dir=/var/lib/skyport run=/run/skyport export=/srv/skyport/shared
+user=skyport dir=/var/lib/skyport run=/run/skyport export=/srv/skyport/shared storages=/srv/skyport/storage
 
 fail() {
 	echo "skyport-node: $*" >&2
@@ -143,11 +146,108 @@ registry_ca() {
 	done
 }
 
-exec 9>"$run/lock"
+# Names of directories, and nothing that leads out of one.
+named() {
+	case $1 in '' | -* | *- | *[!a-z0-9-]*) fail "not the name of a storage: small letters, digits and dashes" ;; esac
+	[ ${#1} -le 63 ] || fail "the name of a storage is too long"
+	at=$storages/$1 config=$run/storage/$1.yaml cache=/var/cache/skyport/$1
+	! mountpoint -q /mnt/skyport || cache=/mnt/skyport/cache/$1
+}
+
+# The value of a line of stdin, if it is what it must be, whole.
+value() {
+	text=$(sed -n "s/^$1 //p" "$taken")
+	[ "$(echo "$text" | wc -l)" = 1 ] && echo "$text" | grep -Eqx -e "$2" || fail "mount-storage: no $1, or not one"
+	echo "$text"
+}
+
+# From Microsoft's repository, as
+# https://learn.microsoft.com/azure/storage/blobs/blobfuse2-how-to-deploy has it.
+blobfuse() {
+	command -v blobfuse2 >/dev/null && return 0
+	advice="use an image that has blobfuse2"
+	command -v apt-get >/dev/null || fail "this node has no blobfuse2, and no apt-get to install it: $advice"
+	url=$(. /etc/os-release && echo "https://packages.microsoft.com/config/$ID/$VERSION_ID/packages-microsoft-prod.deb")
+	export DEBIAN_FRONTEND=noninteractive
+	apt="apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold"
+	{
+		command -v curl >/dev/null || { $apt update && $apt --no-install-recommends install ca-certificates curl; }
+		curl -fsSL --proto =https --retry 3 --max-time 120 -o "$run/storage/repository.deb" "$url" && dpkg -i "$run/storage/repository.deb" &&
+			$apt update && $apt --no-install-recommends install blobfuse2
+	} </dev/null >"$run/storage/install.log" 2>&1 9>&- || fail "blobfuse2 cannot be installed from $url ($advice): $(tail -n 2 "$run/storage/install.log")"
+}
+
+mount_storage() {
+	named "$1"
+	take
+	account=$(value account '[a-z0-9]{3,24}') || exit 1
+	container=$(value container '[a-z0-9-]{3,63}') || exit 1
+	endpoint=$(value endpoint 'https://[a-z0-9.-]{1,253}') || exit 1
+	sas=$(value sas '[A-Za-z0-9%&=._~+/:-]{1,4000}') || exit 1
+	install -d -m 0700 "$run/storage" || fail "$run/storage cannot be made"
+	blobfuse
+	mkdir -p "$at" && install -d -m 0700 "${cache%/*}" "$cache" || fail "$at or $cache cannot be made"
+	size=$(($(df -Pm "$cache" | awk 'NR == 2 { print $4 }') / 2))
+	(
+		umask 077
+		cat >"$taken.new" <<END
+# storage: $account/$container at $endpoint
+read-only: true
+allow-other: true
+logging:
+  type: syslog
+  level: log_warning
+components: [libfuse, file_cache, attr_cache, azstorage]
+file_cache:
+  path: '$cache'
+  timeout-sec: 600
+  max-size-mb: $size
+attr_cache:
+  timeout-sec: 600
+azstorage:
+  type: block
+  mode: sas
+  account-name: '$account'
+  container: '$container'
+  endpoint: '$endpoint'
+  sas: '$sas'
+END
+	) || fail "the configuration of $1 cannot be written"
+	if mountpoint -q "$at"; then
+		# Who is there takes the new signature from its file by itself.
+		[ "$(head -n 1 "$config" 2>/dev/null)" = "$(head -n 1 "$taken.new")" ] && timeout 20 stat -f "$at" >/dev/null 2>&1 &&
+			mv "$taken.new" "$config" && return 0
+		timeout 30 umount -l "$at" || fail "$at holds another storage that does not go"
+	fi
+	mv "$taken.new" "$config" || fail "$config cannot be written"
+	said=$(HOME=/root timeout 90 blobfuse2 mount "$at" --config-file="$config" --read-only --allow-other --disable-version-check \
+		2>&1 </dev/null 9>&-) && mountpoint -q "$at" && timeout 30 ls "$at" >/dev/null 2>&1 &&
+		mount -i -o remount,bind,ro,nosuid,nodev "$at" && return 0
+	unmount_storage "$1"
+	fail "container $container of the storage account $account cannot be mounted: $(echo "$said" | tail -n 2 | sed 's/sig=[^& ]*/sig=.../g')"
+}
+
+unmount_storage() {
+	named "$1"
+	if mountpoint -q "$at"; then
+		timeout 30 umount "$at" 2>/dev/null || timeout 30 umount -l "$at" || fail "$at cannot be unmounted"
+	fi
+	rm -f "$config"
+	rm -rf "$cache"
+	[ ! -d "$at" ] || rmdir "$at"
+}
+
+# Installing takes its time; who joins does not wait for it.
+case ${1:-} in
+	*-storage) exec 9>"$run/storage.lock" ;;
+	*) exec 9>"$run/lock" ;;
+esac
 flock -w 120 9 || fail "another skyport-node does not end"
 case $#:${1:-} in
 	2:join) join "$2" ;;
 	1:mount) mount_shared ;;
 	2:registry-ca) registry_ca "$2" ;;
-	*) fail "usage: skyport-node join NAME | mount | registry-ca HOST" ;;
+	2:mount-storage) mount_storage "$2" ;;
+	2:unmount-storage) unmount_storage "$2" ;;
+	*) fail "usage: skyport-node join NAME | mount | registry-ca HOST | mount-storage NAME | unmount-storage NAME" ;;
 esac

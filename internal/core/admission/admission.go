@@ -93,10 +93,6 @@ func mayspend(caller skyport.User, a *skyport.Account) bool {
 
 // checkNames refuses sites, flavors and images that nobody offers.
 func checkNames(r *skyport.Request, catalog Catalog) error {
-	if r.Storage != "" {
-		return skyport.Errorf(skyport.CodeUnsupported, "no site has a storage named %q", r.Storage).
-			WithHint("leave out storage: sites of this version have none to mount")
-	}
 	sites := catalog.Sites()
 	if len(sites) == 0 {
 		return nil
@@ -110,6 +106,18 @@ func checkNames(r *skyport.Request, catalog Catalog) error {
 	if r.Flavor != "" {
 		list := names(catalog.Flavors(), func(f skyport.Flavor) (string, bool) { return f.Name, here(f.Site) })
 		if err := known(skyport.CodeUnknownFlavor, "flavor", r.Flavor, list); err != nil {
+			return err
+		}
+	}
+	if r.Storage != "" {
+		var list []string
+		for _, s := range sites {
+			if here(s.Name) {
+				list = append(list, s.Storages...)
+			}
+		}
+		slices.Sort(list)
+		if err := known(skyport.CodeUnsupported, "storage", r.Storage, slices.Compact(list)); err != nil {
 			return err
 		}
 	}

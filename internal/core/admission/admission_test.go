@@ -19,7 +19,7 @@ func (o offer) Sites() []skyport.Site {
 	if o.empty {
 		return nil
 	}
-	return []skyport.Site{{Name: "near", Limits: skyport.Limits{Nodes: 2}}, {Name: "far", Container: true}}
+	return []skyport.Site{{Name: "near", Limits: skyport.Limits{Nodes: 2}}, {Name: "far", Container: true, Storages: []string{"refdata"}}}
 }
 
 func (offer) Flavors() []skyport.Flavor {
@@ -72,31 +72,33 @@ func TestRefusals(t *testing.T) {
 		text, hint string
 		root       bool // may pass for root, who reads everything
 	}{
-		"a script that is wrong":            {lines: []string{"nodes many"}, code: skyport.CodeInvalidScript, text: "many"},
-		"a user without an account":         {caller: skyport.User{ID: "x", Name: "eve"}, code: skyport.CodeUnknownAccount, text: "user eve belongs to no account", hint: "skyport.yaml"},
-		"an account of a user without one":  {caller: skyport.User{ID: "x", Name: "eve"}, lines: []string{"account lab"}, code: skyport.CodeUnknownAccount, text: "belongs to no account"},
-		"an account of others":              {lines: []string{"account others"}, code: skyport.CodeUnknownAccount, text: `no account "others" for user ada`, hint: "yours: lab, poor"},
-		"an unknown site":                   {lines: []string{"site moon"}, code: skyport.CodeUnknownSite, text: `no site "moon"`, hint: "near, far"},
-		"an unknown flavor":                 {lines: []string{"flavor huge"}, code: skyport.CodeUnknownFlavor, text: `no flavor "huge"`, hint: "small, big"},
-		"a flavor of another site":          {lines: []string{"site near", "flavor big"}, code: skyport.CodeUnknownFlavor, text: `no flavor "big"`, hint: "there are: small"},
-		"an unknown image":                  {lines: []string{"cloud-image beos"}, code: skyport.CodeUnknownImage, text: `no cloud image "beos"`, hint: "ubuntu, suse"},
-		"a container image as cloud image":  {lines: []string{"cloud-image python"}, code: skyport.CodeUnknownImage, text: `no cloud image "python"`},
-		"an image of another site":          {lines: []string{"site near", "cloud-image suse"}, code: skyport.CodeUnknownImage, hint: "there are: ubuntu"},
-		"a storage":                         {lines: []string{"storage disk"}, code: skyport.CodeUnsupported, text: "disk", hint: "leave out"},
-		"a site that the account may not":   {lines: []string{"account poor", "site far"}, code: skyport.CodeUnsatisfiable, text: "may not use any site named far"},
-		"too many cpus":                     {lines: []string{"cpus 9"}, code: skyport.CodeUnsatisfiable, text: "no flavor has 9 CPUs", hint: "skyport flavors"},
-		"too little money":                  {lines: []string{"cpus 8", "max-price 1"}, code: skyport.CodeUnsatisfiable, text: "costs 1 an hour or less", hint: "raise max-price"},
-		"too many nodes":                    {lines: []string{"nodes 3", "site near"}, code: skyport.CodeUnsatisfiable, text: "2 nodes at most", hint: "fewer nodes"},
-		"a container without an engine":     {lines: []string{"site near", "container-image python:3"}, code: skyport.CodeNoEngine, text: "no container engine", hint: "leave out container-image"},
-		"an input that was not staged":      {lines: []string{"input-files /some/data"}, code: skyport.CodeInputNotStaged, text: "/some/data was not staged", hint: "skyport submit"},
-		"an input staged by halves":         {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: []skyport.StagedInput{{Name: "data", Manifest: "half"}}, Staged: has}, code: skyport.CodeInputNotStaged, text: "not completely staged", hint: "/v1/staging"},
-		"nobody knows what is staged":       {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: staged}, code: skyport.CodeInputNotStaged, text: "not completely staged"},
-		"one of two inputs":                 {lines: []string{"input-files /some/data /some/more"}, submission: admission.Submission{Inputs: staged, Staged: has}, code: skyport.CodeInputNotStaged, text: "/some/more was not staged"},
-		"an input that nobody asked for":    {submission: admission.Submission{Inputs: staged, Staged: has}, code: skyport.CodeInvalid, text: "data was staged"},
-		"one input more than was asked for": {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: append([]skyport.StagedInput{}, staged[0], skyport.StagedInput{Name: "more", Manifest: "whole"}), Staged: has}, code: skyport.CodeInvalid, text: "more was staged"},
-		"a path that is not there":          {lines: []string{"input-files " + dir + "/absent"}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "absent"},
-		"a relative path":                   {lines: []string{"input-files data"}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "relative", hint: "from / on"},
-		"a path that cannot be read":        {lines: []string{"input-files " + secret}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "permission denied", root: true},
+		"a script that is wrong":             {lines: []string{"nodes many"}, code: skyport.CodeInvalidScript, text: "many"},
+		"a user without an account":          {caller: skyport.User{ID: "x", Name: "eve"}, code: skyport.CodeUnknownAccount, text: "user eve belongs to no account", hint: "skyport.yaml"},
+		"an account of a user without one":   {caller: skyport.User{ID: "x", Name: "eve"}, lines: []string{"account lab"}, code: skyport.CodeUnknownAccount, text: "belongs to no account"},
+		"an account of others":               {lines: []string{"account others"}, code: skyport.CodeUnknownAccount, text: `no account "others" for user ada`, hint: "yours: lab, poor"},
+		"an unknown site":                    {lines: []string{"site moon"}, code: skyport.CodeUnknownSite, text: `no site "moon"`, hint: "near, far"},
+		"an unknown flavor":                  {lines: []string{"flavor huge"}, code: skyport.CodeUnknownFlavor, text: `no flavor "huge"`, hint: "small, big"},
+		"a flavor of another site":           {lines: []string{"site near", "flavor big"}, code: skyport.CodeUnknownFlavor, text: `no flavor "big"`, hint: "there are: small"},
+		"an unknown image":                   {lines: []string{"cloud-image beos"}, code: skyport.CodeUnknownImage, text: `no cloud image "beos"`, hint: "ubuntu, suse"},
+		"a container image as cloud image":   {lines: []string{"cloud-image python"}, code: skyport.CodeUnknownImage, text: `no cloud image "python"`},
+		"an image of another site":           {lines: []string{"site near", "cloud-image suse"}, code: skyport.CodeUnknownImage, hint: "there are: ubuntu"},
+		"a storage":                          {lines: []string{"storage disk"}, code: skyport.CodeUnsupported, text: `no storage "disk"`, hint: "there are: refdata"},
+		"a storage of another site":          {lines: []string{"site near", "storage refdata"}, code: skyport.CodeUnsupported, text: `no storage "refdata"`, hint: "none at all"},
+		"a storage that the account may not": {lines: []string{"account poor", "storage refdata"}, code: skyport.CodeUnsatisfiable, text: `no site that account poor may use has a storage "refdata"`, hint: "site far has refdata"},
+		"a site that the account may not":    {lines: []string{"account poor", "site far"}, code: skyport.CodeUnsatisfiable, text: "may not use any site named far"},
+		"too many cpus":                      {lines: []string{"cpus 9"}, code: skyport.CodeUnsatisfiable, text: "no flavor has 9 CPUs", hint: "skyport flavors"},
+		"too little money":                   {lines: []string{"cpus 8", "max-price 1"}, code: skyport.CodeUnsatisfiable, text: "costs 1 an hour or less", hint: "raise max-price"},
+		"too many nodes":                     {lines: []string{"nodes 3", "site near"}, code: skyport.CodeUnsatisfiable, text: "2 nodes at most", hint: "fewer nodes"},
+		"a container without an engine":      {lines: []string{"site near", "container-image python:3"}, code: skyport.CodeNoEngine, text: "no container engine", hint: "leave out container-image"},
+		"an input that was not staged":       {lines: []string{"input-files /some/data"}, code: skyport.CodeInputNotStaged, text: "/some/data was not staged", hint: "skyport submit"},
+		"an input staged by halves":          {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: []skyport.StagedInput{{Name: "data", Manifest: "half"}}, Staged: has}, code: skyport.CodeInputNotStaged, text: "not completely staged", hint: "/v1/staging"},
+		"nobody knows what is staged":        {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: staged}, code: skyport.CodeInputNotStaged, text: "not completely staged"},
+		"one of two inputs":                  {lines: []string{"input-files /some/data /some/more"}, submission: admission.Submission{Inputs: staged, Staged: has}, code: skyport.CodeInputNotStaged, text: "/some/more was not staged"},
+		"an input that nobody asked for":     {submission: admission.Submission{Inputs: staged, Staged: has}, code: skyport.CodeInvalid, text: "data was staged"},
+		"one input more than was asked for":  {lines: []string{"input-files /some/data"}, submission: admission.Submission{Inputs: append([]skyport.StagedInput{}, staged[0], skyport.StagedInput{Name: "more", Manifest: "whole"}), Staged: has}, code: skyport.CodeInvalid, text: "more was staged"},
+		"a path that is not there":           {lines: []string{"input-files " + dir + "/absent"}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "absent"},
+		"a relative path":                    {lines: []string{"input-files data"}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "relative", hint: "from / on"},
+		"a path that cannot be read":         {lines: []string{"input-files " + secret}, submission: admission.Submission{ReadPaths: true}, code: skyport.CodeInputUnreadable, text: "permission denied", root: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -168,10 +170,6 @@ func TestNothingIsKnownYet(t *testing.T) {
 	r, err := admission.Check(ada, admission.Submission{Script: script("site moon", "flavor huge", "cpus 999")}, offer{empty: true})
 	if err != nil || r.Site != "moon" {
 		t.Errorf("%+v, %v", r, err)
-	}
-	_, err = admission.Check(ada, admission.Submission{Script: script("storage disk")}, offer{empty: true})
-	if skyport.CodeOf(err) != skyport.CodeUnsupported {
-		t.Errorf("a storage: %v", err)
 	}
 }
 

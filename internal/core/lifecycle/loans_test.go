@@ -63,7 +63,9 @@ func TestWhatSitesDoNotLendFailsTheJob(t *testing.T) {
 	h := build(t, func(h *house) {
 		h.lends()
 		h.change = func(o *lifecycle.Options) {
-			o.Registries = func(context.Context, skyport.UserID, string, string) ([]protocol.Registry, error) { return nil, refusal }
+			o.Registries = func(context.Context, skyport.UserID, string, string) ([]protocol.Registry, error) {
+				return nil, refusal
+			}
 		}
 	})
 	id := h.submit(skyport.Request{ContainerImage: "lab.azurecr.io/x"})

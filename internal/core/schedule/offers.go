@@ -30,16 +30,23 @@ func Offers(r *skyport.Request, account string, accounts []skyport.Account, site
 	if at < 0 {
 		return nil, skyport.Errorf(skyport.CodeUnknownAccount, "there is no account %q", account)
 	}
-	unpaid := "" // what a site charges in and the account cannot pay
+	unpaid := ""      // what a site charges in and the account cannot pay
+	var bare []string // sites without the storage
 	for _, site := range sites {
 		switch {
 		case (r.Site != "" && r.Site != site.Name) || !MayUse(&accounts[at], site.Name):
 		case !accounts[at].Budget.Covers(site.Currency):
 			unpaid = fmt.Sprintf("site %s charges in %s, and the budget of account %s is in %s", site.Name, site.Currency, account,
 				cmp.Or(accounts[at].Budget.Currency, "no currency"))
+		case r.Storage != "" && !slices.Contains(site.Storages, r.Storage):
+			bare = append(bare, site.Name)
 		default:
 			allowed[site.Name] = site
 		}
+	}
+	if len(allowed) == 0 && len(bare) > 0 {
+		return nil, skyport.Errorf(skyport.CodeUnsatisfiable, "no site that account %s may use%s has a storage %q", account,
+			named(" and that is named ", r.Site), skyport.Abbreviate(r.Storage, 80)).WithHint("%s", storagesOf(sites))
 	}
 	if len(allowed) == 0 && unpaid != "" {
 		return nil, skyport.Errorf(skyport.CodeUnsatisfiable, "%s", unpaid).
@@ -76,6 +83,20 @@ func Offers(r *skyport.Request, account string, accounts []skyport.Account, site
 			cmp.Compare(a.Flavor.Memory, b.Flavor.Memory), cmp.Compare(a.Site.Name, b.Site.Name), cmp.Compare(a.Flavor.Name, b.Flavor.Name))
 	})
 	return offers, nil
+}
+
+// storagesOf says where which storages are.
+func storagesOf(sites []skyport.Site) string {
+	var there []string
+	for _, s := range sites {
+		if len(s.Storages) > 0 {
+			there = append(there, fmt.Sprintf("site %s has %s", s.Name, strings.Join(s.Storages, ", ")))
+		}
+	}
+	if len(there) == 0 {
+		return "no site has any; the operator names them as storages of a site in gate.yaml"
+	}
+	return strings.Join(there, "; ")
 }
 
 // architectures are those of the sites' default flavors: what jobs, and images,

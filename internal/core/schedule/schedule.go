@@ -130,6 +130,7 @@ type decider struct {
 	leaving  map[string]*usage        // by site: what is on its way out, and still counts as used
 	promised map[string]*usage        // by site: what jobs will get of the room that is being made
 	engine   map[string]bool          // sites whose nodes have a container engine
+	storages map[string][]string      // by site
 	kinds    map[class]*kind          // what was found out about each kind of job
 	reserved map[string]skyport.JobID // sites kept free for a job that has waited too long
 	draining map[skyport.PartitionID]bool
@@ -156,17 +157,17 @@ type usage struct {
 // class is all of a job that placing depends on: two jobs of one class fit in
 // the same places.
 type class struct {
-	account, site, flavor, image, container string
-	nodes, cpus, gpus                       int
-	memory                                  skyport.Bytes
-	price                                   float64
-	spot                                    skyport.Spot
+	account, site, flavor, image, container, storage string
+	nodes, cpus, gpus                                int
+	memory                                           skyport.Bytes
+	price                                            float64
+	spot                                             skyport.Spot
 }
 
 func classOf(j *Job) class {
 	r := j.Request
 	return class{
-		account: j.Account, site: r.Site, flavor: r.Flavor, image: r.CloudImage, container: r.ContainerImage,
+		account: j.Account, site: r.Site, flavor: r.Flavor, image: r.CloudImage, container: r.ContainerImage, storage: r.Storage,
 		nodes: nodesOf(r), cpus: r.CPUs, gpus: r.GPUs, memory: r.Memory, price: r.MaxPrice,
 		spot: r.Spot,
 	}
@@ -197,10 +198,10 @@ func (d *decider) kindOf(j *Job) *kind {
 // open takes stock of the partitions.
 func (d *decider) open() {
 	d.used, d.leaving, d.promised = map[string]*usage{}, map[string]*usage{}, map[string]*usage{}
-	d.engine = map[string]bool{}
+	d.engine, d.storages = map[string]bool{}, map[string][]string{}
 	d.draining = map[skyport.PartitionID]bool{}
 	for i := range d.Sites {
-		d.engine[d.Sites[i].Name] = d.Sites[i].Container
+		d.engine[d.Sites[i].Name], d.storages[d.Sites[i].Name] = d.Sites[i].Container, d.Sites[i].Storages
 	}
 	for i := range d.Partitions {
 		p := &d.Partitions[i]
@@ -283,7 +284,7 @@ func (d *decider) fits(b *berth, j *Job) (Room, bool) {
 	return room, c.Account == j.Account && c.Nodes == nodesOf(r) &&
 		(r.Site == "" || r.Site == c.Site) && (r.Flavor == "" || r.Flavor == c.Flavor.Name) &&
 		(r.CloudImage == "" || r.CloudImage == c.Image) && spotFits(r, c.Spot) &&
-		(r.ContainerImage == "" || d.engine[c.Site]) &&
+		(r.ContainerImage == "" || d.engine[c.Site]) && (r.Storage == "" || slices.Contains(d.storages[c.Site], r.Storage)) &&
 		(r.MaxPrice == 0 || c.Flavor.Price*float64(c.Nodes) <= r.MaxPrice) &&
 		r.CPUs <= c.Flavor.CPUs && r.Memory <= c.Flavor.Memory && r.GPUs <= c.Flavor.GPUs &&
 		room.CPUs <= b.free.CPUs && room.Memory <= b.free.Memory && room.GPUs <= b.free.GPUs &&

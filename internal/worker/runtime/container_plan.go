@@ -128,6 +128,9 @@ func (c *Container) mounts(run Run, box string) ([]mount.Mount, error) {
 	if run.Bin == "" || filepath.Dir(c.opts.Self) != run.Bin {
 		add(c.opts.Self, true)
 	}
+	if name := run.Spec.Request.Storage; name != "" {
+		add(StorageDir(name), true)
+	}
 	for _, path := range []string{run.Stdout, run.Stderr} {
 		if beneath(run.Work, path) || strings.HasPrefix(path, "/dev/") {
 			continue

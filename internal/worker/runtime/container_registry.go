@@ -4,20 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/openworkload/skyport"
 	"github.com/openworkload/skyport/internal/worker/protocol"
 )
-
-// nodeCommand is what bootstrap leaves on nodes for the few things that need root.
-const nodeCommand = "/usr/local/sbin/skyport-node"
 
 // registryHost is what may become the name of a directory.
 var registryHost = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
@@ -38,7 +32,7 @@ func installCA(ctx context.Context, e *engine, login protocol.Registry) error {
 		return nil
 	}
 	if !e.rootless && errors.Is(err, os.ErrPermission) {
-		err = asRoot(ctx, login)
+		err = AsRoot(ctx, 30*time.Second, login.CA, "registry-ca", host)
 	}
 	if err != nil {
 		return skyport.Errorf(skyport.CodeUnsupported, "let the container engine trust the authority of registry %s: %w", host, err).
@@ -61,18 +55,4 @@ func (e *engine) certificates(host string) string {
 		config = filepath.Join("/", "etc")
 	}
 	return filepath.Join(config, own, "certs.d", host)
-}
-
-// asRoot asks the node's own command to do it.
-func asRoot(ctx context.Context, login protocol.Registry) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sudo", "-n", nodeCommand, "registry-ca", login.Host) //nolint:gosec // the host was checked
-	cmd.Stdin = strings.NewReader(login.CA)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("sudo %s: %w: %s", nodeCommand, err, skyport.Abbreviate(strings.TrimSpace(said.String()), 200))
-	}
-	return nil
 }

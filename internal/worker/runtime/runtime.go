@@ -37,6 +37,10 @@ type Runtime interface {
 	Sweep(ctx context.Context, keep func(run string) bool) error
 }
 
+// StorageDir is where the node's own command mounts a storage of the site: a place
+// of root's, in which nobody else can put a link.
+func StorageDir(name string) string { return "/srv/skyport/storage/" + name }
+
 // Run is a run as a runtime sees it.
 type Run struct {
 	Spec protocol.RunSpec
