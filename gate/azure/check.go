@@ -116,7 +116,8 @@ var needed = []string{
 	"Microsoft.Network/virtualNetworks/subnets/join/action", "Microsoft.Network/publicIPAddresses/read", "Microsoft.Network/publicIPAddresses/write",
 	"Microsoft.Network/publicIPAddresses/delete", "Microsoft.Network/publicIPAddresses/join/action", "Microsoft.Network/networkInterfaces/read",
 	"Microsoft.Network/networkInterfaces/write", "Microsoft.Network/networkInterfaces/delete", "Microsoft.Network/networkInterfaces/join/action",
-	"Microsoft.Network/locations/usages/read", "Microsoft.DevTestLab/schedules/write", "Microsoft.DevTestLab/schedules/delete",
+	"Microsoft.Network/locations/usages/read", "Microsoft.DevTestLab/schedules/read",
+	"Microsoft.DevTestLab/schedules/write", "Microsoft.DevTestLab/schedules/delete",
 }
 
 // permission is an entry of what Azure lets us do. See

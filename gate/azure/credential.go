@@ -30,7 +30,8 @@ type login struct {
 	mu      sync.Mutex
 	now     azcore.TokenCredential
 	read    os.FileInfo // of the file, when it was read
-	expires time.Time   // of the certificate; zero: not known
+	expires time.Time   // of the certificate or the secret; zero: not known
+	warned  time.Time   // when that was last spoken of
 }
 
 func newLogin(o *Options, client policy.ClientOptions) (*login, error) {
@@ -63,6 +64,7 @@ func (l *login) GetToken(ctx context.Context, options policy.TokenRequestOptions
 func (l *login) current() (azcore.TokenCredential, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.warnOfExpiry()
 	if l.file == "" {
 		return l.now, nil
 	}
@@ -82,6 +84,16 @@ func (l *login) current() (azcore.TokenCredential, error) {
 		l.o.Logger.Warn("the changed credentials cannot be used", "file", l.file, "error", err)
 	}
 	return l.now, nil
+}
+
+// warnOfExpiry says once a day that the credential ends soon. The lock is held.
+func (l *login) warnOfExpiry() {
+	if l.expires.IsZero() || time.Until(l.expires) > soon || time.Since(l.warned) < 24*time.Hour {
+		return
+	}
+	l.warned = time.Now()
+	l.o.Logger.Warn("the credentials for Azure end soon: make new ones and put them into the gate's configuration (az ad sp credential reset --append)",
+		"site", l.o.Name, "client", l.o.ClientID, "ends", l.expires.UTC().Format(time.RFC3339))
 }
 
 // renew makes the credential. The lock is held, or nobody else is there yet.

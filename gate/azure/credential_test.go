@@ -162,3 +162,27 @@ func TestWrongOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestExpiryIsAnnounced once, though the login is used often, and only when it
+// is near.
+func TestExpiryIsAnnounced(t *testing.T) {
+	t.Parallel()
+	for left, want := range map[time.Duration]int{0: 0, time.Hour: 1, soon - time.Hour: 1, soon + time.Hour: 0} {
+		var log bytes.Buffer
+		c := &canned{}
+		s := c.open(t, func(o *Options) {
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			if left > 0 {
+				o.SecretExpires = time.Now().Add(left)
+			}
+		})
+		for range 3 {
+			if _, err := s.login.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{"x/.default"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if told := strings.Count(log.String(), "end soon"); told != want {
+			t.Errorf("with %s left it is told %d times, want %d: %s", left, told, want, log.String())
+		}
+	}
+}
