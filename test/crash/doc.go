@@ -10,5 +10,6 @@
 // done to nodes that core reaches by SSH: containers of the Docker site, of which
 // shims, SSH servers and whole nodes are killed besides, and some restarted; there
 // an engine is what looks from outside; and the same to such nodes that the Azure
-// provider makes, in an emulator that is held to be empty at the end. docs/testing.md tells how to read a failure.
+// provider makes, in an emulator that is held to be empty at the end.
+// docs/testing.md tells how to read a failure.
 package crash
