@@ -78,7 +78,7 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 		return fmt.Errorf("start the gate: %w", err)
 	}
 	server := gate.NewServer(gate.Options{
-		Providers: append(providers, clouds.providers()...),
+		Providers: append(providers, clouds.Providers()...),
 		Authorize: func(r *http.Request) error { return onlyCore(certificate, r) },
 		Logger:    log,
 		Version:   readVersion().Version,
@@ -105,7 +105,7 @@ func runGate(ctx context.Context, s *spool.Spool, log *slog.Logger, ready func(u
 		return nil
 	})
 	parts.Go(func() error {
-		clouds.follow(ctx)
+		clouds.Run(ctx)
 		return nil
 	})
 	parts.Go(func() error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -14,16 +15,53 @@ import (
 	"time"
 
 	"github.com/openworkload/skyport"
-	"github.com/openworkload/skyport/gate"
 	"github.com/openworkload/skyport/gate/aws"
 	"github.com/openworkload/skyport/gate/azure"
 	"github.com/openworkload/skyport/gate/cloud"
+	"github.com/openworkload/skyport/gate/live"
 	"github.com/openworkload/skyport/gate/openstack"
 	"github.com/openworkload/skyport/internal/spool"
 )
 
 // cloudKinds are the kinds of clouds that gate.yaml may name.
 var cloudKinds = []string{"azure", "openstack", "aws"}
+
+// openClouds opens what gate.yaml names, and takes its changes in as it runs.
+func openClouds(ctx context.Context, s *spool.Spool, log *slog.Logger) (*live.Sites, error) {
+	dir := filepath.Join(s.GateState(), "clouds") // catalogues
+	return live.Open(ctx, live.Options{
+		Kinds: cloudKinds,
+		Read:  func() ([]live.Site, error) { return readClouds(s) },
+		Open: func(wanted live.Site) (func() (live.Provider, error), error) {
+			c, ok := wanted.Config.(spool.CloudSite)
+			if !ok {
+				return nil, skyport.Errorf(skyport.CodeInternal, "open site %s: its configuration is a %T", wanted.Name, wanted.Config)
+			}
+			site, err := openCloud(c, log.With("kind", c.Kind, "site", c.Name))
+			if err != nil {
+				return nil, fmt.Errorf("open site %s: %w", c.Name, err)
+			}
+			return func() (live.Provider, error) { return provideCloud(c, site, dir, log) }, nil
+		},
+		Logger: log,
+	})
+}
+
+// readClouds tells the sites that gate.yaml names now.
+func readClouds(s *spool.Spool) ([]live.Site, error) {
+	file, err := s.LoadGateFile()
+	if err != nil {
+		return nil, err
+	}
+	if file.Absent {
+		return nil, live.ErrAbsent
+	}
+	sites := make([]live.Site, len(file.Sites))
+	for i, c := range file.Sites {
+		sites[i] = live.Site{Kind: c.Kind, Name: c.Name, Config: c}
+	}
+	return sites, nil
+}
 
 // openCloud opens what gate.yaml says of a site. No cloud is asked yet.
 func openCloud(c spool.CloudSite, log *slog.Logger) (cloud.Cloud, error) {
@@ -124,17 +162,9 @@ func clientTrusting(path string) (*http.Client, error) {
 	}}, nil
 }
 
-// cloudProvider is a provider that serves one site of a cloud.
-type cloudProvider interface {
-	gate.Provider
-	gate.Watcher
-	gate.Checker
-	Close() error
-}
-
 // provideCloud makes a provider of one site. The catalogue is kept in dir. It
 // closes the cloud when it fails.
-func provideCloud(c spool.CloudSite, site cloud.Cloud, dir string, log *slog.Logger) (cloudProvider, error) {
+func provideCloud(c spool.CloudSite, site cloud.Cloud, dir string, log *slog.Logger) (live.Provider, error) {
 	provider, err := cloud.New(cloud.Options{Kind: c.Kind, Clouds: []cloud.Cloud{site}, Dir: dir, Sources: sourcesOf(c, site), Logger: log})
 	if err != nil {
 		if closeErr := site.Close(); closeErr != nil {
@@ -159,6 +189,3 @@ func sourcesOf(c spool.CloudSite, site cloud.Cloud) cloud.Sources {
 	}
 	return cloud.Sources{Fixed: c.SSHFrom, Service: cmp.Or(c.AddressService, spool.DefaultAddressService)}
 }
-
-// cloudDir is where the catalogues of clouds are kept.
-func cloudDir(s *spool.Spool) string { return filepath.Join(s.GateState(), "clouds") }

@@ -28,6 +28,7 @@ var rooms = map[string][]string{
 	// The kit for gate writers knows neither core nor any provider, and no provider another.
 	"gate":               {"."},
 	"gate/gatetest":      {".", "gate"},
+	"gate/live":          {".", "gate"},
 	"gate/local/...":     {".", "gate", "internal/worker/..."},
 	"gate/ssh/...":       {".", "gate", "internal/bootstrap"},
 	"gate/cloud":         {".", "gate"},
@@ -105,7 +106,7 @@ var outside = map[string][]string{
 // daemons are the files of cmd/skyport that know core and gate, as they run
 // them, or try what a gate would. All others are terminals, and speak to core
 // through package client.
-var daemons = []string{"core.go", "gate.go", "gate_check.go", "gate_clouds.go", "gate_kind.go", "gate_live.go", "up.go"}
+var daemons = []string{"core.go", "gate.go", "gate_check.go", "gate_clouds.go", "up.go"}
 
 // pkg is what go list says of a package.
 type pkg struct {

@@ -1,4 +1,4 @@
-package main
+package live
 
 import (
 	"bytes"
@@ -6,8 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +16,6 @@ import (
 	"github.com/openworkload/skyport/gate/cloud"
 	"github.com/openworkload/skyport/gate/cloud/cloudtest"
 	"github.com/openworkload/skyport/gate/gatetest"
-	"github.com/openworkload/skyport/internal/spool"
 )
 
 // worlds are clouds in memory, by the names of sites.
@@ -38,7 +35,7 @@ func (w *worlds) of(kind, name string) *cloudtest.World {
 	return w.worlds[name]
 }
 
-func (w *worlds) open(c spool.CloudSite) (func() (cloudProvider, error), error) {
+func (w *worlds) open(c Site) (func() (Provider, error), error) {
 	w.mu.Lock()
 	w.opened++
 	refuse := w.refuse
@@ -46,7 +43,7 @@ func (w *worlds) open(c spool.CloudSite) (func() (cloudProvider, error), error) 
 	if refuse != nil {
 		return nil, refuse
 	}
-	return func() (cloudProvider, error) {
+	return func() (Provider, error) {
 		return cloud.New(cloud.Options{
 			Kind: c.Kind, Clouds: []cloud.Cloud{w.of(c.Kind, c.Name).Open()}, Poll: 20 * time.Millisecond, Retry: 2 * time.Millisecond,
 			Sources: cloud.Sources{Fixed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, Logger: slog.New(slog.DiscardHandler),
@@ -54,54 +51,61 @@ func (w *worlds) open(c spool.CloudSite) (func() (cloudProvider, error), error) 
 	}, nil
 }
 
-func closeAtEnd(t *testing.T, l *liveClouds) {
+func open(t *testing.T, w *worlds, read func() ([]Site, error), log *slog.Logger) *Sites {
 	t.Helper()
+	l, err := Open(t.Context(), Options{Kinds: []string{"azure", "openstack", "aws"}, Read: read, Open: w.open, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	return l
 }
 
 // Sites that are exchanged under the feet of their callers keep the promises of
 // a provider.
-func TestCloudsConform(t *testing.T) {
+func TestSitesConform(t *testing.T) {
 	t.Parallel()
 	gatetest.Exercise(t, func(t *testing.T) gatetest.Fixture {
-		w := &worlds{worlds: map[string]*cloudtest.World{}}
-		l := newLiveClouds(nil, w.open, slog.New(slog.DiscardHandler))
-		closeAtEnd(t, l)
-		tag := "x"
-		take := func(t *testing.T) gate.Provider {
+		config := 0
+		l := open(t, &worlds{worlds: map[string]*cloudtest.World{}}, func() ([]Site, error) {
+			config++ // something is another now
+			return []Site{{"aws", "one", config}, {"aws", "two", nil}, {"azure", "three", nil}}, nil
+		}, slog.New(slog.DiscardHandler))
+		look := func(t *testing.T) gate.Provider {
 			t.Helper()
-			tag += "x" // something is another now
-			l.take(t.Context(), spool.GateFile{Sites: []spool.CloudSite{
-				{Kind: "aws", Name: "one", Tags: map[string]string{"a": tag}}, {Kind: "aws", Name: "two"}, {Kind: "azure", Name: "three"},
-			}})
+			l.look(t.Context())
 			if l.told != "" {
 				t.Fatal(l.told)
 			}
 			return l.kinds[2]
 		}
-		return gatetest.Fixture{Provider: take(t), Site: "one", Nodes: 2, Remake: take, Patience: 20 * time.Second}
+		return gatetest.Fixture{Provider: look(t), Site: "one", Nodes: 2, Remake: look, Patience: 20 * time.Second}
 	})
 }
 
-// TestCloudsFollowTheFile goes through what people do to gate.yaml.
-func TestCloudsFollowTheFile(t *testing.T) {
+// TestSitesFollow goes through what people do to the list of sites.
+func TestSitesFollow(t *testing.T) {
 	t.Parallel()
 	w := &worlds{worlds: map[string]*cloudtest.World{}}
-	path := filepath.Join(t.TempDir(), "gate.yaml")
-	s := &spool.Spool{Layout: spool.Layout{Dir: filepath.Dir(path)}}
-	var log bytes.Buffer
-	l := newLiveClouds(s.LoadGateFile, w.open, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})))
-	closeAtEnd(t, l)
+	var (
+		log    bytes.Buffer
+		wanted []Site
+		failed = ErrAbsent
+	)
+	l := open(t, w, func() ([]Site, error) { return wanted, failed }, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})))
 	aws := l.kinds[2]
-	write := func(text string) {
+	want := func(sites ...Site) {
 		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		wanted, failed = sites, nil
+		l.look(t.Context())
+	}
+	fail := func(err error) {
+		t.Helper()
+		wanted, failed = nil, err
 		l.look(t.Context())
 	}
 	expect := func(what string, opened, logged int, sites ...string) {
@@ -121,11 +125,11 @@ func TestCloudsFollowTheFile(t *testing.T) {
 			t.Errorf("%s: %d errors are logged, want %d:\n%s", what, n, logged, log.String())
 		}
 	}
-	const one, two = "  - {kind: aws, name: one, region: r}\n", "  - {kind: aws, name: two, region: r}\n"
+	one, other, two := Site{"aws", "one", "r"}, Site{"aws", "one", "other"}, Site{"aws", "two", "r"}
 
 	l.look(t.Context())
-	expect("no file", 0, 0)
-	write("sites:\n" + one + two)
+	expect("no list", 0, 0)
+	want(one, two)
 	expect("two sites", 2, 0, "one", "two")
 	l.look(t.Context())
 	expect("no change", 2, 0, "one", "two")
@@ -144,20 +148,20 @@ func TestCloudsFollowTheFile(t *testing.T) {
 	}
 	awaitState(t, aws, spec, gate.StateUp)
 
-	write("sites:\n" + strings.Replace(one, "region: r", "region: other", 1) + two)
+	want(other, two)
 	expect("one is another", 3, 0, "one", "two")
 	awaitState(t, aws, spec, gate.StateUp) // also after the exchange
 
 	for range 3 {
-		write("sites:\n" + one + one)
+		fail(errors.New("the name is there twice"))
 	}
 	expect("a mistake", 3, 1, "one", "two")
-	if troubles := aws.Troubles(); len(troubles) != 1 || !strings.Contains(troubles[0].Error(), "gate.yaml:3:23: sites.1.name: the name \"one\" is there twice") {
+	if troubles := aws.Troubles(); len(troubles) != 1 || !strings.Contains(troubles[0].Error(), "the name is there twice") {
 		t.Errorf("the troubles are %v", troubles)
 	}
 	w.refuse = errors.New("no such certificate")
 	for range 3 {
-		write("sites:\n" + strings.Replace(one, "region: r", "region: third", 1) + two)
+		want(Site{"aws", "one", "third"}, two)
 	}
 	expect("a site that cannot be opened", 6, 2, "one", "two")
 	awaitState(t, aws, spec, gate.StateUp) // the old one serves on
@@ -168,13 +172,10 @@ func TestCloudsFollowTheFile(t *testing.T) {
 		t.Errorf("there are still troubles: %v", troubles)
 	}
 
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	l.look(t.Context())
-	expect("the file is gone", 7, 3, "one", "two")
+	fail(ErrAbsent)
+	expect("the list is gone", 7, 3, "one", "two")
 
-	write("sites:\n" + two)
+	want(two)
 	expect("one is given up, but not empty", 7, 4, "one", "two")
 	if flavors, err := aws.Flavors(t.Context(), "one"); err != nil || len(flavors) != 0 {
 		t.Errorf("a site that is leaving offers %v, %v", flavors, err)
@@ -196,13 +197,13 @@ func TestCloudsFollowTheFile(t *testing.T) {
 	if _, err := aws.Flavors(t.Context(), "one"); skyport.CodeOf(err) != skyport.CodeUnknownSite {
 		t.Errorf("a site that is gone: %v", err)
 	}
-	write("sites: []\n")
+	want()
 	expect("no sites", 7, 4)
 }
 
 // awaitState waits for changes, as the gate does, until a partition has a
 // state; an empty one is that it is gone.
-func awaitState(t *testing.T, p *cloudKind, spec gate.PartitionSpec, want gate.State) {
+func awaitState(t *testing.T, p *kind, spec gate.PartitionSpec, want gate.State) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
