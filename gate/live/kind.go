@@ -102,11 +102,12 @@ func (k *kind) put(wanted Site) error {
 	if err != nil {
 		return err
 	}
-	if described, err := provider.Sites(context.Background()); err == nil && len(described) == 1 { // from memory
+	described, err := provider.Sites(context.Background()) // from memory
+	changed := provider.Changed()                          // before anybody calls it
+	k.mu.Lock()
+	if err == nil && len(described) == 1 {
 		s.described = described[0]
 	}
-	changed := provider.Changed() // before anybody calls it
-	k.mu.Lock()
 	s.provider = provider
 	if old == nil {
 		k.sites = append(slices.Clone(k.sites), s)
@@ -232,7 +233,9 @@ func (k *kind) Sites(ctx context.Context) ([]skyport.Site, error) {
 	for _, s := range k.snapshot() {
 		described, err := onSite(k, s.Name, func(s *site) ([]skyport.Site, error) { return s.provider.Sites(ctx) })
 		if err != nil || len(described) != 1 {
+			k.mu.RLock()
 			described = []skyport.Site{s.described} // it is being exchanged
+			k.mu.RUnlock()
 		}
 		sites = append(sites, described[0])
 	}
