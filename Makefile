@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote bench-cloud release clean help test-openstack
+.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote bench-cloud release clean help test-openstack test-storage
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -101,3 +101,9 @@ help:
 ## test-openstack: whole lives of jobs in a real OpenStack, brought up here; root on Debian 12 (KEEP=1 leaves it, PURGE=1 removes its data)
 test-openstack:
 	@bash test/openstack/run.sh
+
+## test-storage: grants of storages against Azurite, which npm brings into the cache
+AZURITE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skyport/azurite-3.35.0
+test-storage:
+	@[ -x "$(AZURITE)/node_modules/.bin/azurite-blob" ] || npm install --silent --no-save --prefix "$(AZURITE)" azurite@3.35.0
+	@PATH="$(AZURITE)/node_modules/.bin:$$PATH" go test -count=1 -v -run StorageGrant ./gate/azure
