@@ -24,7 +24,7 @@ const (
 // the offer: the jobs go elsewhere meanwhile, if they may.
 func (p *partition) refused(ctx context.Context, row *skyport.Partition, code skyport.Code, reason string) error {
 	p.e.mu.Lock()
-	p.e.refuse(schedule.Offer{Site: row.Site, Flavor: row.Flavor.Name, Spot: row.Spot}, code, reason, time.Now())
+	p.e.refuse(schedule.Offer{Site: row.Site, Flavor: row.Flavor.Name, Spot: row.Spot}, len(row.Nodes), code, reason, time.Now())
 	p.e.mu.Unlock()
 	return p.failBy(ctx, code, reason)
 }
@@ -39,7 +39,13 @@ func (p *partition) gone(ctx context.Context, row *skyport.Partition, why depart
 }
 
 // refuse is called with e.mu held.
-func (e *Engine) refuse(o schedule.Offer, code skyport.Code, reason string, now time.Time) {
+func (e *Engine) refuse(o schedule.Offer, nodes int, code skyport.Code, reason string, now time.Time) {
+	if !elsewhere(code) {
+		nodes = 0 // fewer would fare no better
+	}
+	if known, ok := e.refused[o]; ok && known.Until.After(now) {
+		nodes = min(nodes, known.Nodes)
+	}
 	rest := restOther
 	switch code {
 	case skyport.CodeNoCapacity:
@@ -51,20 +57,22 @@ func (e *Engine) refuse(o schedule.Offer, code skyport.Code, reason string, now 
 	if o.Spot {
 		kind = "spot flavor"
 	}
-	refusal := schedule.Refusal{Until: now.Add(rest), Reason: fmt.Sprintf("site %s gave no %s %s lately: %s", o.Site, kind, o.Flavor, reason)}
+	refusal := schedule.Refusal{Until: now.Add(rest), Nodes: nodes, Reason: fmt.Sprintf("site %s gave no %s %s lately: %s", o.Site, kind, o.Flavor, reason)}
 	e.refused[o] = refusal
 	if !elsewhere(code) {
 		return
 	}
-	refusals := 0
+	refusals, from := 0, nodes
 	for other, r := range e.refused {
 		if other.Site == o.Site && other.Flavor != "" && r.Until.After(now) {
 			refusals++
+			from = max(from, r.Nodes)
 		}
 	}
 	if refusals >= mostRefusals {
 		e.refused[schedule.Offer{Site: o.Site}] = schedule.Refusal{
 			Until:  now.Add(restQuota),
+			Nodes:  from,
 			Reason: fmt.Sprintf("site %s gave none of %d flavors lately, the last one: %s", o.Site, refusals, reason),
 		}
 	}

@@ -61,9 +61,11 @@ type Offer struct {
 	Spot         bool
 }
 
-// Refusal is why and until when an offer is not asked for again.
+// Refusal is why and until when an offer is not asked for again: with so many
+// nodes, or more. Fewer may still be had.
 type Refusal struct {
 	Until  time.Time
+	Nodes  int
 	Reason string
 }
 
@@ -314,7 +316,7 @@ func (d *decider) ontoNew(j *Job, k *kind) bool {
 
 // hinders says why there cannot be a partition of the offer now, or "".
 func (d *decider) hinders(o Available, nodes int, k *kind) string {
-	if refusal, ok := d.refused(o); ok {
+	if refusal, ok := d.refused(o, nodes); ok {
 		d.wake(refusal.Until)
 		return cmp.Or(refusal.Reason, fmt.Sprintf("site %s refused %s lately", o.Site.Name, o.Flavor.Name))
 	}
@@ -395,7 +397,7 @@ func (d *decider) reserve(j *Job, k *kind) {
 	}
 	k.reserved = true
 	for _, o := range k.offers {
-		if _, refused := d.refused(o); refused {
+		if _, refused := d.refused(o, nodesOf(j.Request)); refused {
 			continue
 		}
 		if _, taken := d.reserved[o.Site.Name]; !taken {
@@ -405,9 +407,9 @@ func (d *decider) reserve(j *Job, k *kind) {
 }
 
 // refused says whether the site refused the offer lately.
-func (d *decider) refused(o Available) (Refusal, bool) {
+func (d *decider) refused(o Available, nodes int) (Refusal, bool) {
 	for _, offer := range []Offer{o.offer(), {Site: o.Site.Name}} {
-		if refusal, ok := d.Refused[offer]; ok && refusal.Until.After(d.Now) {
+		if refusal, ok := d.Refused[offer]; ok && refusal.Until.After(d.Now) && nodes >= refusal.Nodes {
 			return refusal, true
 		}
 	}

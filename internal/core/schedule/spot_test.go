@@ -60,6 +60,18 @@ func TestSpot(t *testing.T) {
 			flavor: "far/small", price: 2,
 			change: func(s *schedule.Snapshot) { refuse(s, schedule.Offer{Site: "near"}) },
 		},
+		"what is refused to many nodes may be had by few": {
+			request: skyport.Request{Site: "far"}, flavor: "far/small", price: 2,
+			change: func(s *schedule.Snapshot) {
+				s.Refused[schedule.Offer{Site: "far", Flavor: "small"}] = schedule.Refusal{Until: now.Add(time.Minute), Nodes: 2}
+			},
+		},
+		"and is refused to more": {
+			request: skyport.Request{Site: "far", Nodes: 3}, flavor: "far/big", price: 8,
+			change: func(s *schedule.Snapshot) {
+				s.Refused[schedule.Offer{Site: "far", Flavor: "small"}] = schedule.Refusal{Until: now.Add(time.Minute), Nodes: 2}
+			},
+		},
 		"refused everywhere": {
 			reason: "none left",
 			change: func(s *schedule.Snapshot) { refuse(s, schedule.Offer{Site: "near"}, schedule.Offer{Site: "far"}) },
