@@ -11,7 +11,7 @@ export CGO_ENABLED ?= 0
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: node-image build worker demo demo-remote test lint fmt golden fuzz crash leaks faults bench bench-remote bench-cloud release clean help test-openstack test-storage
+.PHONY: node-image build worker demo demo-remote demo-cloud test lint fmt golden fuzz crash leaks faults bench bench-remote bench-cloud release clean help test-openstack test-storage
 
 ## build: bin/skyport, with the workers for all architectures inside
 build: worker
@@ -35,6 +35,11 @@ demo: build
 demo-remote: build
 	@$(GO) build $(GOFLAGS) -o bin/example-registry ./examples/remote/registry
 	@bash examples/remote/demo.sh
+
+## demo-cloud: a job on two spot machines of Azure, which is emulated; needs a Docker engine and root
+demo-cloud: build
+	@$(GO) build $(GOFLAGS) -o bin/example-azure ./test/azure/cmd/azure-emulator
+	@bash examples/cloud/demo.sh
 
 ## test: everything that must hold, as CI runs it
 test: build

@@ -9,6 +9,7 @@
 #   tests    every test, with the race detector, never from the cache
 #   demo     a job's whole life, as make demo shows it
 #   remote   the same on three nodes that share nothing but SSH: make demo-remote
+#   cloud    the same on two machines of a cloud that is emulated: make demo-cloud
 #   tree     none of this changed a file that is in git
 #
 # Each part runs though another failed. The end lists what was skipped, and why,
@@ -46,6 +47,7 @@ tools() {
   local missing=()
   compiles || missing+=(gcc libc6-dev)
   command -v rsync >/dev/null || missing+=(rsync)
+  command -v curl >/dev/null || missing+=(curl)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # For nodes that are really remote: their servers, their images, their networks.
   [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
@@ -122,6 +124,12 @@ remote() {
   timeout 900 make --no-print-directory demo-remote
 }
 
+cloud() {
+  docker info >/dev/null 2>&1 || { echo "no Docker engine"; return 75; }
+  [ "$(id -u)" = 0 ] || { echo "making the nodes' image needs root"; return 75; }
+  timeout 600 make --no-print-directory demo-cloud
+}
+
 # tests runs every test there is. Its own lines are printed as they come; what
 # skipped tests said is kept for the end.
 tests() {
@@ -160,6 +168,7 @@ part lint bash test/lint.sh
 part tests tests
 part demo timeout 900 make --no-print-directory demo
 part remote remote
+part cloud cloud
 part tree tree
 
 "$place/summary" report -events "$place/events" -cover "$place/cover" -parts "$checks"

@@ -41,7 +41,7 @@ type about struct {
 
 func run(ctx context.Context) error {
 	o := azuretest.Options{}
-	var machines, name, image, out string
+	var machines, name, image, out, gateFile string
 	var verbose bool
 	flag.StringVar(&o.Listen, "listen", "", "address to listen at (default: a free port of the loopback)")
 	flag.StringVar(&machines, "machines", "nothing", "what virtual machines become: nothing or docker")
@@ -55,6 +55,7 @@ func run(ctx context.Context) error {
 	flag.Uint64Var(&o.Seed, "seed", 1, "of all chance")
 	flag.IntVar(&o.Sizes, "sizes", 0, "invent sizes until there are so many")
 	flag.StringVar(&out, "out", "", "file for the description (default: standard output)")
+	flag.StringVar(&gateFile, "gate-file", "", "file for a gate.yaml with a site azure here, for a gate on this machine")
 	flag.BoolVar(&verbose, "v", false, "log every call")
 	flag.Parse()
 	level := slog.LevelInfo
@@ -81,6 +82,9 @@ func run(ctx context.Context) error {
 		URL: e.URL(), Authority: e.Authority(), Prices: e.PricesURL(), CAFile: e.CAFile(), Subscription: e.Subscription(), Tenant: e.Tenant(),
 		ClientID: e.ClientID(), ClientSecret: e.ClientSecret(), Location: e.Location(), PID: os.Getpid(),
 	}, "", "  ")
+	if err == nil && gateFile != "" {
+		err = tell(gateFile, []byte(e.GateFile("azure", "ssh_from: [127.0.0.1/32]")))
+	}
 	if err == nil {
 		err = tell(out, append(text, '\n'))
 	}
