@@ -106,7 +106,7 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 			return p.failPastDeadline(ctx, fmt.Errorf("create at site %s: %w", row.Site, err))
 		}
 	}
-	version, told := "", ""
+	version, progress := "", progress{}
 	for {
 		if ctx.Err() != nil {
 			return p.failPastDeadline(ctx, ctx.Err())
@@ -123,9 +123,8 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 		case gate.StateFailed, gate.StateDeleting:
 			return p.refused(ctx, row, status.Code, "the site could not bring up the nodes: "+status.Details)
 		case gate.StateCreating:
-			if status.Details != "" && status.Details != told {
-				told = status.Details
-				p.note(ctx, skyport.PartitionCreating, told)
+			if progress.worth(status.Details) {
+				p.note(ctx, skyport.PartitionCreating, status.Details)
 			}
 		case gate.StateBooting:
 			if p.current().State == skyport.PartitionCreating {
@@ -138,6 +137,24 @@ func (p *partition) create(ctx context.Context, row *skyport.Partition) error {
 			return err
 		}
 	}
+}
+
+// progress is what a site has told of a creation. Large ones tell very much.
+type progress struct {
+	told  string
+	count int
+	last  time.Time
+}
+
+// worth says whether a text is to be stored: the first ones are, and later not
+// more than one a second.
+func (p *progress) worth(text string) bool {
+	const first = 10
+	if text == "" || text == p.told || p.count >= first && time.Since(p.last) < time.Second {
+		return false
+	}
+	p.told, p.count, p.last = text, p.count+1, time.Now()
+	return true
 }
 
 // connect opens the link and waits for the worker, as long as the site has the
