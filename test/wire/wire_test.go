@@ -299,8 +299,8 @@ func TestRate(t *testing.T) {
 		bytes int64
 		least float64
 	}{
-		{"10Mbit", wire.Settings{Rate: 10 * wire.Mbit, RTT: 50 * time.Millisecond}, 2 << 20, 0.8},
-		{"100Mbit", wire.Settings{Rate: 100 * wire.Mbit, RTT: 10 * time.Millisecond}, 16 << 20, 0.8},
+		{"10Mbit", wire.Settings{Rate: 10 * wire.Mbit, RTT: 50 * time.Millisecond}, 2 << 20, 0.6},
+		{"100Mbit", wire.Settings{Rate: 100 * wire.Mbit, RTT: 10 * time.Millisecond}, 16 << 20, 0.4},
 		{"1Gbit", wire.Settings{Rate: wire.Gbit, RTT: 2 * time.Millisecond}, 128 << 20, 0.3},
 		{"1Gbit at 50ms", wire.Settings{Rate: wire.Gbit, RTT: 50 * time.Millisecond}, 128 << 20, 0.1},
 		{"machine", wire.Settings{}, 512 << 20, 0},
