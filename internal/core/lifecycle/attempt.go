@@ -62,14 +62,24 @@ func (a *attempt) reconcile(ctx context.Context) {
 			pause(ctx, a.wake, tries.next())
 		case progress:
 			tries.reset()
-		default:
+		case v.mine:
 			select {
 			case <-ctx.Done():
 			case <-a.wake:
 			}
+		default: // what is over must not hold its partition for a piece of news that was lost
+			pause(ctx, a.wake, lookAgain)
 		}
 	}
 }
+
+const (
+	// lookAgain is how long an attempt that is over waits for the news of its end.
+	lookAgain = 5 * time.Second
+	// askTime is how long a worker may take to stop or to forget a run: it kills
+	// what does not end.
+	askTime = 45 * time.Second
+)
 
 // step takes the next step. It reports whether it may be called again at once;
 // if not, something must change first.
@@ -252,6 +262,14 @@ func (a *attempt) finish(ctx context.Context, v view) (progress bool, err error)
 		return false, nil
 	}
 	status, known := v.link.Status(run)
+	ctx, cancel := context.WithTimeoutCause(ctx, askTime, fmt.Errorf("the worker did not end %s within %s", run, askTime))
+	defer cancel()
+	if known && status.Stopped && status.State == protocol.RunRunning {
+		if now, err := v.link.Worker().Status(ctx, run); err == nil {
+			v.link.Note(now)
+			status = now
+		}
+	}
 	if known && v.row.Phase < skyport.PhaseDone && status.State == protocol.RunRunning {
 		if !status.Stopped {
 			// The worker gives TERM, a grace and KILL; its news brings us back.
